@@ -1,0 +1,2 @@
+//! fcc-ir
+#![forbid(unsafe_code)]

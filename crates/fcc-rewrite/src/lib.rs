@@ -1,0 +1,2 @@
+//! fcc-rewrite
+#![forbid(unsafe_code)]

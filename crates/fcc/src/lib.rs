@@ -1,0 +1,2 @@
+//! fcc
+#![forbid(unsafe_code)]

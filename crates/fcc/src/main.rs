@@ -1,0 +1,3 @@
+//! The fcc command line.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! Commands for working on fcc itself.
+fn main() {}
