@@ -1,1 +1,4 @@
-//! fcc-onnx
+//! Reading and writing ONNX files.
+#![deny(unsafe_code)]
+
+pub mod proto;
