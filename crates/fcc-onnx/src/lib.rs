@@ -1,4 +1,9 @@
 //! Reading and writing ONNX files.
 #![deny(unsafe_code)]
 
+mod decode;
+mod error;
+mod map;
 pub mod proto;
+
+pub use error::{Error, ErrorKind, Result};
