@@ -68,6 +68,9 @@ impl Error {
         self.file.get_or_insert_with(|| file.to_path_buf());
         self
     }
+    pub(crate) fn set_kind(&mut self, kind: ErrorKind) {
+        self.kind = kind;
+    }
     /// What kind of thing went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -3,6 +3,7 @@
 
 mod decode;
 mod error;
+mod external;
 mod map;
 pub mod proto;
 
