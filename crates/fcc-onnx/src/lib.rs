@@ -6,5 +6,6 @@ mod error;
 mod external;
 mod map;
 pub mod proto;
+mod stage;
 
 pub use error::{Error, ErrorKind, Result};
