@@ -1,2 +1,38 @@
-//! fcc-ir
+//! The IR of fcc: ONNX graphs over petgraph, the operators, the reference interpreter.
+//!
+//! - [`Model`] holds a [`Graph`] and functions; everything a file says is kept.
+//! - [`Graph`]: nodes are inputs, constants, captures and operators; edges say which output feeds which slot.
+//! - [`ops`]: one module for each operator (or family), listed once in `ops/mod.rs`; each gives an
+//!   [`Operator`](op::Operator): schema, shape inference, reference evaluation.
+//! - [`infer`](infer::infer), [`verify`](verify::verify), [`interp`]: analyses that read the same list.
+//!
+//! This crate knows nothing of protobuf, files or machine code, and has no `unsafe`.
 #![forbid(unsafe_code)]
+
+pub mod attr;
+mod dim;
+mod dtype;
+mod error;
+mod graph;
+pub mod infer;
+pub mod interp;
+mod model;
+pub mod op;
+pub mod ops;
+mod tensor;
+mod types;
+pub mod verify;
+
+pub use bytes::Bytes;
+pub use dim::{Bindings, Dim, DimExpr};
+pub use dtype::DType;
+pub use error::{At, Error, Result};
+pub use graph::{
+    Graph, GraphInput, GraphOutput, NewNode, Node, NodeId, NodeKind, OpNode, Opsets, Output, QuantAnnotation,
+    Slot, ValueId,
+};
+pub use half;
+pub use model::{Function, Model};
+pub use ops::Op;
+pub use tensor::{Elem, SparseTensor, Tensor, Value, elem_count};
+pub use types::{Shape, TensorType, ValueInfo, ValueType};

@@ -1,0 +1,71 @@
+//! Errors of the IR: each names the place, what was found and what was wanted.
+
+/// What went wrong while building, checking or evaluating a graph.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// An error at a named place (a node, a value, an attribute).
+    #[error("{place}: {source}")]
+    At {
+        /// Where, for example ``node `conv1` (Conv)``.
+        place: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
+    /// Something differs from what the operator or the graph needs.
+    #[error("{what}: got {got}, wanted {wanted}")]
+    Mismatch {
+        /// The thing compared, for example `rank of w`.
+        what: String,
+        /// What was found.
+        got: String,
+        /// What was needed.
+        wanted: String,
+    },
+    /// A valid model that fcc does not compute.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+    /// An invalid model or value.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// `Result` with the IR's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A [`Error::Mismatch`] from anything printable.
+    pub fn mismatch(what: impl Into<String>, got: impl ToString, wanted: impl ToString) -> Self {
+        Error::Mismatch { what: what.into(), got: got.to_string(), wanted: wanted.to_string() }
+    }
+    /// An [`Error::Invalid`] from anything printable.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Error::Invalid(message.into())
+    }
+    /// An [`Error::Unsupported`] from anything printable.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Error::Unsupported(message.into())
+    }
+    /// Puts the error at a place.
+    pub fn at(self, place: impl Into<String>) -> Self {
+        Error::At { place: place.into(), source: Box::new(self) }
+    }
+    /// The error without its places.
+    pub fn root(&self) -> &Error {
+        match self {
+            Error::At { source, .. } => source.root(),
+            other => other,
+        }
+    }
+}
+
+/// Adds a place to the error of a `Result`.
+pub trait At<T> {
+    /// Puts an error at the place that `place` names.
+    fn at<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T> At<T> for Result<T> {
+    fn at<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|e| e.at(place()))
+    }
+}

@@ -1,0 +1,254 @@
+//! Shape inference over a graph: types, symbolic extents, and constants small enough to follow shape arithmetic.
+use crate::graph::NodeKind;
+use crate::interp::{bind_attributes, call_target, eval_op};
+use crate::op::{Fact, InferCtx};
+use crate::{At, Bindings, Error, Function, Graph, NodeId, Op, OpNode, Result, Value, ValueId, ValueType};
+use std::collections::HashMap;
+
+/// Constants above this many elements are not computed during inference.
+const MAX_FOLDED_ELEMS: usize = 4096;
+
+/// What inference found for each value of one graph.
+#[derive(Debug, Default)]
+pub struct Facts {
+    facts: HashMap<ValueId, Fact>,
+    /// Where the file's declared type contradicts what follows from the operators (the latter is used).
+    pub conflicts: Vec<String>,
+}
+
+impl Facts {
+    /// What is known of a value; nothing for an unknown one.
+    pub fn get(&self, value: ValueId) -> Fact {
+        self.facts.get(&value).cloned().unwrap_or_default()
+    }
+}
+
+/// Infers the types of all values of a graph and of its subgraphs and stores them in the graph.
+///
+/// Types that the file declares are merged in; where they contradict what follows from the operators, the latter
+/// stands and the place is listed in [`Facts::conflicts`]. Errors on what ONNX forbids, naming the node.
+pub fn infer(graph: &mut Graph, functions: &[Function]) -> Result<Facts> {
+    let mut facts = infer_facts(graph, functions, None, &[])?;
+    for id in graph.topological()? {
+        for value in graph.values_of(id).collect::<Vec<_>>() {
+            let declared = graph.ty(value);
+            let fact = facts.facts.entry(value).or_default();
+            let ty = match fact.ty.merge(declared) {
+                Ok(merged) => merged,
+                Err(why) => {
+                    facts
+                        .conflicts
+                        .push(format!("`{}`: inferred and declared differ: {why}", graph.value_name(value)));
+                    fact.ty.clone()
+                }
+            };
+            fact.ty = ty.clone();
+            graph.set_ty(value, ty);
+        }
+        infer_subgraphs(graph, id, functions)?;
+    }
+    Ok(facts)
+}
+
+/// Gives subgraphs the types of what they capture, and infers them.
+fn infer_subgraphs(graph: &mut Graph, id: NodeId, functions: &[Function]) -> Result<()> {
+    let captured: Vec<ValueType> = graph.captures_of(id).into_iter().map(|v| graph.ty(v).clone()).collect();
+    let place = graph.place(id);
+    let Some(op) = graph.node_mut(id).op_mut() else { return Ok(()) };
+    for sub in op.attrs.graphs_mut() {
+        for node in sub.nodes() {
+            if let NodeKind::Capture(i) = sub.node(node).kind
+                && let Some(ty) = captured.get(i as usize)
+            {
+                sub.set_ty(ValueId { node, output: 0 }, ty.clone());
+            }
+        }
+        infer(sub, functions).at(|| place.clone())?;
+    }
+    Ok(())
+}
+
+/// Infers without storing. `inputs`: facts of the inputs, in place of the declared types; `captures` by index.
+pub fn infer_facts(
+    graph: &Graph,
+    functions: &[Function],
+    inputs: Option<&[Fact]>,
+    captures: &[Fact],
+) -> Result<Facts> {
+    let mut facts = Facts::default();
+    if let Some(given) = inputs {
+        for (input, fact) in graph.inputs.iter().zip(given) {
+            let value = ValueId { node: input.node, output: 0 };
+            let ty = fact.ty.merge(&input.info.ty).unwrap_or_else(|_| fact.ty.clone());
+            facts.facts.insert(value, Fact { ty, ..fact.clone() });
+        }
+    }
+    for id in graph.topological()? {
+        let value = ValueId { node: id, output: 0 };
+        match &graph.node(id).kind {
+            NodeKind::Input => {
+                facts.facts.entry(value).or_insert_with(|| graph.ty(value).clone().into());
+            }
+            NodeKind::Constant(c) => {
+                if graph.is_overridable(id) {
+                    facts.facts.entry(value).or_insert_with(|| graph.ty(value).clone().into());
+                } else {
+                    facts.facts.insert(value, Fact::constant(c.tensor.clone()));
+                }
+            }
+            NodeKind::SparseConstant(_) => {
+                facts.facts.insert(value, graph.ty(value).clone().into());
+            }
+            NodeKind::Capture(i) => {
+                let fact = captures.get(*i as usize).cloned();
+                facts.facts.insert(value, fact.unwrap_or_else(|| graph.ty(value).clone().into()));
+            }
+            NodeKind::Op(op) => {
+                let made = infer_node(graph, id, op, functions, &facts).at(|| graph.place(id))?;
+                for (i, fact) in made.into_iter().enumerate() {
+                    facts.facts.insert(ValueId { node: id, output: i as u32 }, fact);
+                }
+            }
+        }
+    }
+    Ok(facts)
+}
+
+fn infer_node(
+    graph: &Graph,
+    id: NodeId,
+    op: &OpNode,
+    functions: &[Function],
+    facts: &Facts,
+) -> Result<Vec<Fact>> {
+    let inputs: Vec<Option<Fact>> =
+        graph.inputs_of(id).into_iter().map(|v| v.map(|v| facts.get(v))).collect();
+    let outer: Vec<Fact> = graph.captures_of(id).into_iter().map(|v| facts.get(v)).collect();
+    let outputs = graph.node(id).outputs();
+    let wanted: Vec<bool> = outputs.iter().map(|o| !o.name.is_empty()).collect();
+    let mut made = infer_op(op, functions, &inputs, &outer, outputs.len())?;
+    if let Some(values) = fold(op, functions, &inputs, &wanted, &made) {
+        for (fact, value) in made.iter_mut().zip(values) {
+            if let Value::Tensor(t) = value {
+                *fact = Fact::constant(t);
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Infers one operator, a model's function included.
+pub fn infer_op(
+    op: &OpNode,
+    functions: &[Function],
+    inputs: &[Option<Fact>],
+    captures: &[Fact],
+    n_outputs: usize,
+) -> Result<Vec<Fact>> {
+    if let Some(f) = call_target(op, functions) {
+        let body = bind_attributes(f, &op.attrs)?;
+        let given: Vec<Fact> = inputs.iter().map(|f| f.clone().unwrap_or_default()).collect();
+        let facts = infer_facts(&body, functions, Some(&given), &[])?;
+        return Ok(body.outputs.iter().map(|o| facts.get(o.value)).collect());
+    }
+    let Some(operator) = op.op.operator() else { return Ok(vec![Fact::default(); n_outputs]) };
+    let schema = operator.schema();
+    if inputs.len() < schema.inputs.0 || inputs.len() > schema.inputs.1 {
+        let wanted = format!("{} to {}", schema.inputs.0, schema.inputs.1);
+        return Err(Error::mismatch("number of inputs", inputs.len(), wanted));
+    }
+    let subgraph = |g: &Graph, given: &[Fact]| {
+        let facts = infer_facts(g, functions, Some(given), captures)?;
+        Ok(g.outputs.iter().map(|o| facts.get(o.value)).collect())
+    };
+    operator.infer(&InferCtx { node: op, inputs, n_outputs, subgraph: &subgraph })
+}
+
+/// Computes a small node whose inputs are all constant, so that shape arithmetic is followed.
+fn fold(
+    op: &OpNode,
+    functions: &[Function],
+    inputs: &[Option<Fact>],
+    wanted: &[bool],
+    made: &[Fact],
+) -> Option<Vec<Value>> {
+    let small = |f: &Fact| {
+        let elems = f.ty.as_tensor().and_then(|t| t.known_shape()).and_then(|s| crate::elem_count(&s).ok());
+        elems.is_some_and(|n| n <= MAX_FOLDED_ELEMS)
+    };
+    let pure = op.op != Op::Opaque && !op.op.is_random() && op.attrs.graphs().next().is_none();
+    if !pure || inputs.is_empty() || made.iter().all(|f| f.value.is_some()) || !made.iter().all(small) {
+        return None;
+    }
+    let values: Option<Vec<Option<Value>>> = inputs
+        .iter()
+        .map(|f| match f {
+            None => Some(None),
+            Some(f) if small(f) => Some(Some(f.value.clone()?.into())),
+            Some(_) => None,
+        })
+        .collect();
+    eval_op(op, functions, &values?, &[], wanted).ok()
+}
+
+/// Replaces symbols in the declared types of a graph's inputs and clears what was inferred from them, so that a
+/// following [`infer`] finds fixed shapes. Entries of `value_info` and outputs are bound too.
+pub fn bind_symbols(graph: &mut Graph, bindings: &Bindings) {
+    let mut inputs = std::mem::take(&mut graph.inputs);
+    for input in &mut inputs {
+        input.info.ty.for_each_dim(&mut |d| *d = d.bind(bindings));
+    }
+    graph.inputs = inputs;
+    for output in &mut graph.outputs {
+        output.info.ty.for_each_dim(&mut |d| *d = d.bind(bindings));
+    }
+    for info in &mut graph.value_info {
+        info.ty.for_each_dim(&mut |d| *d = d.bind(bindings));
+    }
+    for id in graph.nodes() {
+        for value in graph.values_of(id).collect::<Vec<_>>() {
+            let mut ty = graph.ty(value).clone();
+            ty.for_each_dim(&mut |d| *d = d.bind(bindings));
+            graph.set_ty(value, ty);
+        }
+        if let Some(op) = graph.node_mut(id).op_mut() {
+            op.attrs.graphs_mut().for_each(|g| bind_symbols(g, bindings));
+        }
+    }
+}
+
+/// The symbols that the shapes of actual inputs bind. Errors where one symbol would get two values, or a fixed
+/// extent differs.
+pub fn bindings_of<'a>(
+    given: impl IntoIterator<Item = (&'a crate::ValueInfo, &'a [usize])>,
+) -> Result<Bindings> {
+    let mut bindings = Bindings::new();
+    for (info, shape) in given {
+        let Some(declared) = info.ty.as_tensor().and_then(|t| t.shape.as_ref()) else { continue };
+        let place = || format!("shape of input `{}`", info.name);
+        if declared.len() != shape.len() {
+            return Err(Error::mismatch(place(), format!("{shape:?}"), &info.ty));
+        }
+        for (dim, &extent) in declared.iter().zip(shape) {
+            match dim {
+                crate::Dim::Known(n) if *n != extent => {
+                    return Err(Error::mismatch(place(), format!("{shape:?}"), &info.ty));
+                }
+                crate::Dim::Sym(e) => {
+                    if let Some(name) = e.as_symbol() {
+                        let bound = *bindings.entry(name.to_string()).or_insert(extent);
+                        if bound != extent {
+                            return Err(Error::mismatch(
+                                place(),
+                                format!("{name}={extent}"),
+                                format!("{name}={bound} as elsewhere"),
+                            ));
+                        }
+                    }
+                }
+                crate::Dim::Known(_) | crate::Dim::Unknown => {}
+            }
+        }
+    }
+    Ok(bindings)
+}

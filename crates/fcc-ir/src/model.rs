@@ -1,0 +1,91 @@
+//! A model: the main graph, functions, opsets and everything a file says about them.
+use crate::attr::Attrs;
+use crate::{Graph, Opsets, ValueInfo};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A function of a model, in ONNX's sense: an operator defined by a graph.
+#[derive(Debug, Clone)]
+pub struct Function {
+    /// Domain.
+    pub domain: String,
+    /// Name, which nodes call as their operator.
+    pub name: String,
+    /// Overload.
+    pub overload: String,
+    /// Attributes without a default.
+    pub attributes: Vec<String>,
+    /// Attributes with their defaults.
+    pub defaults: Attrs,
+    /// The body; its inputs and outputs are the function's, in order; opsets are its own.
+    pub body: Graph,
+    /// `doc_string`.
+    pub doc: String,
+    /// `metadata_props`, in file order.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// A model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// `ir_version` of the file.
+    pub ir_version: i64,
+    /// Opset imports in file order: domain as written, version.
+    pub opset_imports: Vec<(String, i64)>,
+    /// `producer_name`.
+    pub producer_name: String,
+    /// `producer_version`.
+    pub producer_version: String,
+    /// `domain`.
+    pub domain: String,
+    /// `model_version`.
+    pub model_version: i64,
+    /// `doc_string`.
+    pub doc: String,
+    /// `metadata_props`, in file order.
+    pub metadata: Vec<(String, String)>,
+    /// The main graph.
+    pub graph: Graph,
+    /// Functions in file order.
+    pub functions: Vec<Function>,
+    /// Fields that fcc keeps as they are (`training_info`, `configuration`): field number and encoded message.
+    pub verbatim: Vec<(u32, Bytes)>,
+}
+
+impl Model {
+    /// A model around a graph, with the graph's opsets and the IR version that ONNX pairs with them at least.
+    pub fn new(graph: Graph) -> Self {
+        let opset_imports = graph.opsets.iter().map(|(d, v)| (d.clone(), *v)).collect();
+        Model {
+            ir_version: 8,
+            opset_imports,
+            producer_name: "fcc".into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            domain: String::new(),
+            model_version: 0,
+            doc: String::new(),
+            metadata: vec![],
+            graph,
+            functions: vec![],
+            verbatim: vec![],
+        }
+    }
+    /// The function that a node of this operator calls.
+    pub fn function(&self, domain: &str, name: &str, overload: &str) -> Option<&Function> {
+        self.functions.iter().find(|f| f.domain == domain && f.name == name && f.overload == overload)
+    }
+    /// Opsets by domain, `ai.onnx` as `""`.
+    pub fn opsets(&self) -> Arc<Opsets> {
+        let key = |d: &str| if d == "ai.onnx" { String::new() } else { d.to_string() };
+        Arc::new(self.opset_imports.iter().map(|(d, v)| (key(d), *v)).collect())
+    }
+    /// Declared inputs that a caller must give: those without a default.
+    pub fn required_inputs(&self) -> impl Iterator<Item = &ValueInfo> {
+        let graph = &self.graph;
+        graph
+            .inputs
+            .iter()
+            .filter(|i| matches!(graph.node(i.node).kind, crate::NodeKind::Input))
+            .map(|i| &i.info)
+    }
+}

@@ -1,0 +1,203 @@
+//! What every operator gives: its schema, shape inference and reference evaluation.
+use crate::graph::OpNode;
+use crate::{DType, Dim, Error, Graph, Result, Shape, Tensor, TensorType, Value, ValueType};
+use std::sync::Arc;
+
+/// The fixed facts of an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    /// ONNX name.
+    pub name: &'static str,
+    /// Domain, `""` for `ai.onnx`.
+    pub domain: &'static str,
+    /// Every opset version that changed the operator, ascending.
+    pub since: &'static [i64],
+    /// Least and greatest number of inputs over all versions (`usize::MAX`: any number).
+    pub inputs: (usize, usize),
+    /// Least and greatest number of outputs over all versions.
+    pub outputs: (usize, usize),
+}
+
+/// An operator. One value of an implementing type stands for it; nothing has a default.
+///
+/// Attributes stay on the node as the file gave them. Each operator reads every since-version of itself into one
+/// meaning, by functions of its module that inference, evaluation, rules and the code generator share.
+pub trait Operator: Sync {
+    /// Name, domain, versions, arity.
+    fn schema(&self) -> Schema;
+    /// The types of all outputs. Input types may be unknown in part: answer with what is certain, and err only on
+    /// what the ONNX text forbids.
+    fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>>;
+    /// The outputs, computed plainly in the order of the ONNX text. Errors on input the text forbids.
+    fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>>;
+}
+
+/// What inference knows of a value.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fact {
+    /// The type.
+    pub ty: ValueType,
+    /// The elements of a small integer tensor (a shape, axes, an extent), as dimensions.
+    pub dims: Option<DimTensor>,
+    /// The whole value, if it is the same in every run.
+    pub value: Option<Tensor>,
+}
+
+/// The elements of an integer scalar or vector, symbolic where they come from symbolic shapes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DimTensor {
+    /// Whether it is a scalar (one element) rather than a vector.
+    pub scalar: bool,
+    /// The elements; negative ones are not representable and make the whole unknown.
+    pub elems: Vec<Dim>,
+}
+
+impl From<ValueType> for Fact {
+    fn from(ty: ValueType) -> Self {
+        Fact { ty, ..Default::default() }
+    }
+}
+impl From<TensorType> for Fact {
+    fn from(ty: TensorType) -> Self {
+        ValueType::Tensor(ty).into()
+    }
+}
+impl Fact {
+    /// A fact of a tensor whose value is known.
+    pub fn constant(value: Tensor) -> Fact {
+        Fact { ty: value.tensor_type().into(), dims: None, value: Some(value) }
+    }
+    /// The elements as dimensions, from `dims` or from a constant `int64`/`int32` of rank 0 or 1.
+    pub fn dim_tensor(&self) -> Option<DimTensor> {
+        if let Some(d) = &self.dims {
+            return Some(d.clone());
+        }
+        let t = self.value.as_ref().filter(|t| t.rank() <= 1)?;
+        let elems = t.to_i64s().ok()?.into_iter().map(|v| usize::try_from(v).ok().map(Dim::Known));
+        Some(DimTensor { scalar: t.rank() == 0, elems: elems.collect::<Option<_>>()? })
+    }
+}
+
+/// Infers a subgraph: facts of its inputs -> facts of its outputs.
+pub type InferSubgraph<'a> = dyn Fn(&Graph, &[Fact]) -> Result<Vec<Fact>> + 'a;
+/// Runs a subgraph: its inputs -> its outputs.
+pub type RunSubgraph<'a> = dyn Fn(&Graph, Vec<Value>) -> Result<Vec<Value>> + 'a;
+
+/// What inference of one node sees.
+pub struct InferCtx<'a> {
+    /// The node.
+    pub node: &'a OpNode,
+    /// Facts of the inputs by slot; `None` for an absent optional input.
+    pub inputs: &'a [Option<Fact>],
+    /// Number of outputs the node lists (absent ones included).
+    pub n_outputs: usize,
+    /// Infers a subgraph of the node.
+    pub subgraph: &'a InferSubgraph<'a>,
+}
+
+impl<'a> InferCtx<'a> {
+    /// Opset version of the node's domain.
+    pub fn version(&self) -> i64 {
+        self.node.version
+    }
+    /// Whether an optional input is there.
+    pub fn has(&self, i: usize) -> bool {
+        self.inputs.get(i).is_some_and(Option::is_some)
+    }
+    /// The fact of a required input. Errors if it is absent.
+    pub fn fact(&self, i: usize) -> Result<&'a Fact> {
+        self.inputs.get(i).and_then(Option::as_ref).ok_or_else(|| missing_input(i))
+    }
+    /// The type of a required input.
+    pub fn ty(&self, i: usize) -> Result<&'a ValueType> {
+        Ok(&self.fact(i)?.ty)
+    }
+    /// The tensor type of a required input: `Ok(None)` if its type is unknown; errors if it is not a tensor.
+    pub fn tensor(&self, i: usize) -> Result<Option<&'a TensorType>> {
+        match self.ty(i)? {
+            ValueType::Unknown => Ok(None),
+            ValueType::Tensor(t) => Ok(Some(t)),
+            other => Err(Error::mismatch(format!("input {i}"), other, "a tensor")),
+        }
+    }
+    /// The element type of a required input, [`DType::Undefined`] if unknown.
+    pub fn dtype(&self, i: usize) -> Result<DType> {
+        Ok(self.tensor(i)?.map_or(DType::Undefined, |t| t.dtype))
+    }
+    /// The shape of a required input, `None` if its rank is unknown.
+    pub fn shape(&self, i: usize) -> Result<Option<&'a Shape>> {
+        Ok(self.tensor(i)?.and_then(|t| t.shape.as_ref()))
+    }
+    /// The value of an input, if it is there and the same in every run.
+    pub fn value(&self, i: usize) -> Option<&'a Tensor> {
+        self.inputs.get(i)?.as_ref()?.value.as_ref()
+    }
+    /// The elements of an integer input as dimensions, if they are known.
+    pub fn dims(&self, i: usize) -> Option<DimTensor> {
+        self.inputs.get(i)?.as_ref()?.dim_tensor()
+    }
+}
+
+/// What evaluation of one node sees.
+pub struct EvalCtx<'a> {
+    /// The node.
+    pub node: &'a OpNode,
+    /// Inputs by slot; `None` for an absent optional input.
+    pub inputs: &'a [Option<Value>],
+    /// Which outputs the node lists (absent optional ones are `false`).
+    pub wanted: &'a [bool],
+    /// Runs a subgraph of the node.
+    pub subgraph: &'a RunSubgraph<'a>,
+}
+
+impl<'a> EvalCtx<'a> {
+    /// Opset version of the node's domain.
+    pub fn version(&self) -> i64 {
+        self.node.version
+    }
+    /// Whether an optional input is there.
+    pub fn has(&self, i: usize) -> bool {
+        self.inputs.get(i).is_some_and(Option::is_some)
+    }
+    /// Whether the node lists this output.
+    pub fn wants(&self, i: usize) -> bool {
+        self.wanted.get(i).copied().unwrap_or(false)
+    }
+    /// A required input. Errors if it is absent.
+    pub fn value(&self, i: usize) -> Result<&'a Value> {
+        self.inputs.get(i).and_then(Option::as_ref).ok_or_else(|| missing_input(i))
+    }
+    /// A required tensor. Errors if it is absent or not a tensor.
+    pub fn tensor(&self, i: usize) -> Result<&'a Tensor> {
+        self.value(i)?.as_tensor()
+    }
+    /// An optional tensor. Errors if it is there and not a tensor.
+    pub fn opt_tensor(&self, i: usize) -> Result<Option<&'a Tensor>> {
+        self.inputs.get(i).and_then(Option::as_ref).map(Value::as_tensor).transpose()
+    }
+}
+
+fn missing_input(i: usize) -> Error {
+    Error::mismatch(format!("input {i}"), "none", "a value")
+}
+
+/// The error of an operator that does not compute this element type.
+pub fn unsupported_dtype(dtype: DType) -> Error {
+    Error::unsupported(format!("element type {dtype}"))
+}
+
+/// An axis in `-rank..rank` made non-negative. Errors outside.
+pub fn axis(value: i64, rank: usize) -> Result<usize> {
+    let r = i64::try_from(rank).map_err(|_| Error::invalid("rank too large"))?;
+    let v = if value < 0 { value + r } else { value };
+    if (0..r).contains(&v) {
+        Ok(v as usize)
+    } else {
+        Err(Error::mismatch("axis", value, format!("-{r}..{r}")))
+    }
+}
+
+/// The opsets of a graph that tests and rules build by hand: `ai.onnx` at `version`.
+pub fn default_opsets(version: i64) -> Arc<crate::Opsets> {
+    Arc::new(crate::Opsets::from([(String::new(), version)]))
+}
