@@ -63,12 +63,13 @@ def sequence_proto(values, name: str, declared: onnx.TypeProto) -> onnx.Sequence
 
 
 def optional_proto(value, name: str, inner: onnx.TypeProto) -> onnx.OptionalProto:
-    """An optional: the inner value when there is one, else only the kind of what is missing."""
+    """An optional: the inner value when there is one, else UNDEFINED, as the onnx package writes it."""
     sequence = inner.WhichOneof("value") == "sequence_type"
     proto = onnx.OptionalProto(name=name)
-    proto.elem_type = onnx.OptionalProto.SEQUENCE if sequence else onnx.OptionalProto.TENSOR
     if value is None:
+        proto.elem_type = onnx.OptionalProto.UNDEFINED
         return proto
+    proto.elem_type = onnx.OptionalProto.SEQUENCE if sequence else onnx.OptionalProto.TENSOR
     if sequence:
         proto.sequence_value.CopyFrom(sequence_proto(value, name, inner))
     else:
@@ -112,7 +113,7 @@ def main() -> None:
     args = parser.parse_args()
 
     stamp = args.out.parent / f"{args.out.name}.complete"
-    wanted = f"onnx {onnx.__version__} v1\n"
+    wanted = f"onnx {onnx.__version__} v2\n"
     if not args.force and stamp.is_file() and stamp.read_text() == wanted:
         print(f"{args.out}: complete")
         return
