@@ -17,6 +17,9 @@ pub struct ConstTensor {
     pub typed_field: bool,
     /// Whether the data came from a file beside the model, with the location's other entries.
     pub external: Option<Vec<(String, String)>>,
+    /// Fields of the file's message that have no place here (such as ones that are present and empty), encoded:
+    /// what the exporter starts from. Empty for what fcc made.
+    pub extra: Bytes,
 }
 
 impl From<Tensor> for ConstTensor {
@@ -28,6 +31,7 @@ impl From<Tensor> for ConstTensor {
             metadata: vec![],
             typed_field: false,
             external: None,
+            extra: Bytes::new(),
         }
     }
 }
@@ -134,6 +138,9 @@ pub struct Attr {
     pub doc: String,
     /// Its value.
     pub value: AttrValue,
+    /// Fields of the file's message that have no place here (such as ones that are present and empty), encoded:
+    /// what the exporter starts from. Empty for what fcc made.
+    pub extra: Bytes,
 }
 
 /// The attributes of a node, in file order.
@@ -180,7 +187,7 @@ impl Attrs {
         let value = value.into();
         match self.0.iter_mut().find(|a| a.name == name) {
             Some(a) => a.value = value,
-            None => self.0.push(Attr { name: name.into(), doc: String::new(), value }),
+            None => self.0.push(Attr { name: name.into(), doc: String::new(), value, extra: Bytes::new() }),
         }
     }
     /// The attributes with one more (builder style).

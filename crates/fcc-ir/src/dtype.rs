@@ -55,6 +55,8 @@ dtypes! {
     F8E8M0 = 24, "float8e8m0", 8, "8-bit power of two (a scale).";
     U2 = 25, "uint2", 2, "Unsigned 2-bit integer, four in a byte, low bits first.";
     I2 = 26, "int2", 2, "Signed 2-bit integer, four in a byte, low bits first.";
+    F6E2M3 = 27, "float6e2m3", 6, "6-bit float, 2 exponent bits, four in three bytes, low bits first.";
+    F6E3M2 = 28, "float6e3m2", 6, "6-bit float, 3 exponent bits, four in three bytes, low bits first.";
 }
 
 impl DType {
@@ -69,7 +71,20 @@ impl DType {
     /// Whether this is a floating point type (of any width).
     pub fn is_float(self) -> bool {
         use DType::*;
-        matches!(self, F32 | F16 | F64 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1 | F8E8M0)
+        matches!(
+            self,
+            F32 | F16
+                | F64
+                | BF16
+                | F8E4M3FN
+                | F8E4M3FNUZ
+                | F8E5M2
+                | F8E5M2FNUZ
+                | F4E2M1
+                | F8E8M0
+                | F6E2M3
+                | F6E3M2
+        )
     }
     /// Whether this is an integer type (not bool).
     pub fn is_int(self) -> bool {

@@ -94,6 +94,9 @@ pub struct Node {
     pub doc: String,
     /// `metadata_props`, in file order.
     pub metadata: Vec<(String, String)>,
+    /// Fields of the file's message that have no place here (such as ones that are present and empty), encoded:
+    /// what the exporter starts from. Empty for what fcc made.
+    pub extra: Bytes,
     /// What it is.
     pub kind: NodeKind,
     outputs: Vec<Output>,
@@ -177,6 +180,9 @@ pub struct Graph {
     pub doc: String,
     /// `metadata_props`, in file order.
     pub metadata: Vec<(String, String)>,
+    /// Fields of the file's message that have no place here (such as ones that are present and empty), encoded:
+    /// what the exporter starts from. Empty for what fcc made.
+    pub extra: Bytes,
     /// Inputs in order, overridable constants included.
     pub inputs: Vec<GraphInput>,
     /// Outputs in order.
@@ -392,7 +398,8 @@ impl Graph {
             self.next_rank += RANK_STEP;
             self.next_rank
         });
-        let node = Node { name, doc: String::new(), metadata: vec![], kind, outputs, rank };
+        let node =
+            Node { name, doc: String::new(), metadata: vec![], extra: Bytes::new(), kind, outputs, rank };
         let id = NodeId(self.g.add_node(node));
         for i in 0..self.node(id).outputs.len() {
             let name = self.node(id).outputs[i].name.clone();

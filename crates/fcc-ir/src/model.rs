@@ -23,6 +23,9 @@ pub struct Function {
     pub doc: String,
     /// `metadata_props`, in file order.
     pub metadata: Vec<(String, String)>,
+    /// Fields of the file's message that have no place here (such as ones that are present and empty), encoded:
+    /// what the exporter starts from. Empty for what fcc made.
+    pub extra: Bytes,
 }
 
 /// A model.
@@ -50,6 +53,9 @@ pub struct Model {
     pub functions: Vec<Function>,
     /// Fields that fcc keeps as they are (`training_info`, `configuration`): field number and encoded message.
     pub verbatim: Vec<(u32, Bytes)>,
+    /// Fields of the file's message that have no place here (such as ones that are present and empty), encoded:
+    /// what the exporter starts from. Empty for what fcc made.
+    pub extra: Bytes,
 }
 
 impl Model {
@@ -68,6 +74,7 @@ impl Model {
             graph,
             functions: vec![],
             verbatim: vec![],
+            extra: Bytes::new(),
         }
     }
     /// The function that a node of this operator calls.

@@ -195,8 +195,16 @@ impl Tensor {
         if bits == 0 || bits >= 8 {
             return self.bytes().to_vec();
         }
-        let (per_byte, mask) = (8 / bits, (1u8 << bits) - 1);
-        (0..self.len()).map(|i| (self.bytes()[i / per_byte] >> (bits * (i % per_byte))) & mask).collect()
+        let (bytes, mask) = (self.bytes(), (1u16 << bits) - 1);
+        let byte = |i: usize| u16::from(bytes.get(i).copied().unwrap_or(0));
+        // an element may lie across two bytes
+        (0..self.len())
+            .map(|i| {
+                let bit = i * bits;
+                let two = byte(bit / 8) | byte(bit / 8 + 1) << 8;
+                (two >> (bit % 8) & mask) as u8
+            })
+            .collect()
     }
     /// Packs one element in each of `elems` into a tensor of a sub-byte type.
     pub fn from_unpacked_bits(dtype: DType, shape: impl Into<Vec<usize>>, elems: &[u8]) -> Result<Tensor> {
@@ -204,9 +212,17 @@ impl Tensor {
         if bits == 0 || bits >= 8 {
             return Tensor::from_bytes(dtype, shape, elems.to_vec().into());
         }
-        let (per_byte, mask) = (8 / bits, (1u8 << bits) - 1);
-        let pack = |c: &[u8]| c.iter().enumerate().fold(0, |byte, (i, e)| byte | (e & mask) << (bits * i));
-        Tensor::from_bytes(dtype, shape, elems.chunks(per_byte).map(pack).collect::<Vec<u8>>().into())
+        let mask = (1u8 << bits) - 1;
+        let mut packed = vec![0u8; dtype.byte_len(elems.len()).unwrap_or(0)];
+        for (i, e) in elems.iter().enumerate() {
+            let bit = i * bits;
+            let two = u16::from(e & mask) << (bit % 8);
+            packed[bit / 8] |= two as u8;
+            if two > 0xff {
+                packed[bit / 8 + 1] |= (two >> 8) as u8;
+            }
+        }
+        Tensor::from_bytes(dtype, shape, packed.into())
     }
 }
 

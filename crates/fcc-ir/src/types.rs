@@ -1,5 +1,6 @@
 //! Types of values: tensors with symbolic shapes, sequences, optionals, maps.
 use crate::{DType, Dim};
+use bytes::Bytes;
 use std::fmt;
 
 /// A shape whose rank is known.
@@ -167,6 +168,10 @@ pub struct ValueInfo {
     pub denotation: String,
     /// Each dimension's `denotation`, such as `DATA_BATCH`; empty if none has one.
     pub dim_denotations: Vec<String>,
+    /// Fields of the file's message that have no place here (such as ones that are present and empty), encoded:
+    /// what the exporter starts from. Empty for what fcc made. A type kept
+    /// in it is the file's spelling, and counts only while it still means `ty`.
+    pub extra: Bytes,
 }
 
 impl ValueInfo {

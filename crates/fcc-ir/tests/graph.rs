@@ -150,6 +150,7 @@ fn functions_run_with_the_callers_attributes() {
         body,
         doc: String::new(),
         metadata: vec![],
+        extra: Default::default(),
     });
     verify(&model).unwrap();
     let x = Tensor::new(vec![2], vec![-1f32, 3.]).unwrap();
