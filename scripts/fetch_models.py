@@ -5,6 +5,7 @@
 .cache/models/NAME.onnx       one file for each row of the table, its sha256 checked
 .cache/models/light_raw/      the onnx package's nine light_*.onnx as they are (every weight is 0.02)
 .cache/models/light/          the same with seeded random weights, so that comparing outputs proves something
+.cache/models/encoder.onnx    a text encoder that make_encoder.py writes
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from common import FIXTURES, MODELS, sha256, write_file
 from light_models import prepare_light_models
+from make_encoder import write_encoder
 
 
 def model_name(row: dict) -> str:
@@ -91,6 +93,8 @@ def main() -> None:
     fetch(chosen)
     if not args.names or any("light" in name for name in args.names):
         prepare_light_models()
+    if not args.names or any("encoder" in name for name in args.names):
+        write_encoder()
     print(f"{MODELS}: {len(chosen)} models of the table")
 
 
