@@ -1,0 +1,103 @@
+//! [`compile`] and [`CompiledModel`]: the crate's front door.
+use crate::segment::Segment;
+use fcc_ir::interp::{Values, by_slot};
+use fcc_ir::{Model, Result, Value, ValueInfo, ValueType};
+use std::fmt;
+use std::sync::Arc;
+
+/// How to compile.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Threads that one run uses, the calling thread included; 0 means 1.
+    pub threads: usize,
+    /// How many sets of input shapes stay compiled at a time.
+    pub cached_shapes: usize,
+    /// Results of constant operators above this many bytes are computed in each run, not kept.
+    pub fold_budget_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Options { threads, cached_shapes: 8, fold_budget_bytes: 256 << 20 }
+    }
+}
+
+impl Options {
+    /// The defaults with this number of threads.
+    pub fn with_threads(threads: usize) -> Self {
+        Options { threads, ..Options::default() }
+    }
+}
+
+/// A model ready to run. It owns its code, and may be run from several threads at once.
+///
+/// A run whose input shapes were not seen before compiles for them first; the most recent sets of shapes stay
+/// compiled.
+pub struct CompiledModel {
+    inputs: Vec<ValueInfo>,
+    outputs: Vec<String>,
+    main: Segment,
+}
+
+impl fmt::Debug for CompiledModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CompiledModel").field("inputs", &self.inputs).field("outputs", &self.outputs).finish()
+    }
+}
+
+/// Prepares a model to run. If every input has a fixed shape, the code is made here, else in the first run.
+///
+/// # Errors
+/// What shape inference and code generation find wrong with the model, with its place.
+pub fn compile(model: &Model, options: &Options) -> Result<CompiledModel> {
+    let main = Segment::main(model, options)?;
+    let graph = &model.graph;
+    let compiled = CompiledModel {
+        inputs: graph.inputs.iter().map(|i| i.info.clone()).collect(),
+        outputs: graph.outputs.iter().map(|o| o.info.name.clone()).collect(),
+        main,
+    };
+    if let Some(types) = compiled.main.fixed_types() {
+        compiled.main.plan(&types)?;
+    }
+    Ok(compiled)
+}
+
+impl CompiledModel {
+    /// The declared inputs, overridable initializers included.
+    pub fn inputs(&self) -> &[ValueInfo] {
+        &self.inputs
+    }
+    /// The names of the outputs, in order.
+    pub fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+    /// Runs the model. `inputs` by name; overridable initializers may be given too.
+    ///
+    /// # Errors
+    /// A wrong name, type or shape of an input, and what the operators find wrong with their inputs, with the node.
+    pub fn run(&self, inputs: &Values) -> Result<Values> {
+        let given = by_slot(self.main.graph(), inputs)?;
+        let outputs = self.main.run(given)?;
+        Ok(self.outputs.iter().cloned().zip(outputs).collect())
+    }
+    /// The plan for inputs of these types, by input slot (`None` where an overridable initializer keeps its value):
+    /// what `run` would execute. Compiles it if need be.
+    ///
+    /// # Errors
+    /// As [`compile`].
+    pub fn plan(&self, types: &[Option<ValueType>]) -> Result<Arc<crate::plan::Plan>> {
+        self.main.plan(types)
+    }
+    /// The plan that a run on these inputs executes.
+    ///
+    /// # Errors
+    /// As [`CompiledModel::run`], before anything is computed.
+    pub fn plan_for(&self, inputs: &Values) -> Result<Arc<crate::plan::Plan>> {
+        let given = by_slot(self.main.graph(), inputs)?;
+        let types: Vec<_> = given.iter().map(|v| v.as_ref().map(Value::value_type)).collect();
+        self.main.plan(&types)
+    }
+}

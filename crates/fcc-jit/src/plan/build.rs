@@ -1,0 +1,236 @@
+//! From a specialised graph to a plan: constants are folded, the graph is cut where shapes depend on data.
+use super::ir::{Kind, Node, Program, Val, Vx};
+use super::{Plan, Tail};
+use crate::segment::{Segment, Shared};
+use fcc_ir::infer::Facts;
+use fcc_ir::interp::eval_op;
+use fcc_ir::{Graph, NodeId, NodeKind, Op, Result, Tensor, Value, ValueId, ValueInfo, ValueType};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// A graph split at the operators whose output shapes depend on data.
+struct Split {
+    now: Vec<NodeId>,
+    later: Vec<NodeId>,
+}
+
+impl Plan {
+    /// Plans a graph whose input types are all known. `slots`: where each input of `graph` stands among the caller's.
+    pub(crate) fn build(graph: Graph, slots: &[usize], facts: &Facts, shared: &Arc<Shared>) -> Result<Plan> {
+        let split = split(&graph, facts)?;
+        let mut builder =
+            Builder { graph: &graph, facts, shared, program: Program::default(), map: HashMap::new() };
+        for id in &split.now {
+            builder.node(*id)?;
+        }
+        let made_later: HashSet<NodeId> = split.later.iter().copied().collect();
+        let crossing = crossing(&graph, &split.later, &made_later);
+        let fixed = |v: &ValueId| builder.map.get(v).and_then(|x| builder.program.val(*x).constant.clone());
+        let (kept, crossing): (Vec<ValueId>, Vec<ValueId>) =
+            crossing.into_iter().partition(|v| fixed(v).is_some());
+        let kept: Vec<(ValueId, Tensor)> = kept.into_iter().filter_map(|v| Some((v, fixed(&v)?))).collect();
+        let now_outputs: Vec<Option<ValueId>> =
+            graph.outputs.iter().map(|o| (!made_later.contains(&o.value.node)).then_some(o.value)).collect();
+        let (map, mut program) = (builder.map, builder.program);
+        let lookup = |v: &ValueId| {
+            map.get(v).copied().ok_or_else(|| {
+                fcc_ir::Error::invalid(format!("value `{}` is not computed", graph.value_name(*v)))
+            })
+        };
+        // the caller's outputs first, then what crosses the cut
+        let mut outputs = vec![];
+        for v in now_outputs.iter().flatten().chain(&crossing) {
+            outputs.push(lookup(v)?);
+        }
+        program.outputs = outputs;
+        for input in &graph.inputs {
+            program.inputs.push(lookup(&ValueId { node: input.node, output: 0 })?);
+        }
+        let tail = if split.later.is_empty() {
+            None
+        } else {
+            let rest = rest_of(&graph, &split.later, &crossing, &kept)?;
+            let order = now_outputs.iter().map(Option::is_some).collect();
+            Some(Tail { segment: Segment::new(rest, shared.clone()), made_now: order })
+        };
+        Plan::emit(program, slots, tail, shared)
+    }
+}
+
+/// Whether a run can tell nothing new about the type.
+fn settled(ty: &ValueType) -> bool {
+    match ty {
+        ValueType::Unknown => false,
+        ValueType::Tensor(t) => t.known_shape().is_some(),
+        _ => true,
+    }
+}
+
+fn split(graph: &Graph, facts: &Facts) -> Result<Split> {
+    let (mut now, mut later) = (vec![], vec![]);
+    let mut unsettled: HashSet<NodeId> = HashSet::new();
+    for id in graph.topological()? {
+        let reads = graph.inputs_of(id).into_iter().flatten().chain(graph.captures_of(id));
+        let waits = reads.into_iter().any(|v| {
+            unsettled.contains(&v.node) || (graph.op(v.node).is_some() && !settled(&facts.get(v).ty))
+        });
+        if waits {
+            unsettled.insert(id);
+            later.push(id);
+        } else {
+            now.push(id);
+        }
+    }
+    Ok(Split { now, later })
+}
+
+/// The values that nodes before the cut make and nodes after it read, each once, in a stable order.
+fn crossing(graph: &Graph, later: &[NodeId], made_later: &HashSet<NodeId>) -> Vec<ValueId> {
+    let mut seen = HashSet::new();
+    let mut crossing = vec![];
+    for id in later {
+        for v in graph.inputs_of(*id).into_iter().flatten().chain(graph.captures_of(*id)) {
+            let constant =
+                matches!(graph.node(v.node).kind, NodeKind::Constant(_) | NodeKind::SparseConstant(_));
+            if !made_later.contains(&v.node) && !constant && seen.insert(v) {
+                crossing.push(v);
+            }
+        }
+    }
+    crossing
+}
+
+/// The graph after the cut: its inputs are the values that cross it; constants are kept as such.
+fn rest_of(
+    graph: &Graph,
+    later: &[NodeId],
+    crossing: &[ValueId],
+    kept: &[(ValueId, Tensor)],
+) -> Result<Graph> {
+    let mut rest = graph.clone();
+    let made_later: HashSet<NodeId> = later.iter().copied().collect();
+    rest.outputs.retain(|o| made_later.contains(&o.value.node));
+    rest.inputs.clear();
+    let fresh = |rest: &Graph, old: ValueId| rest.fresh_name(&format!("{}.cut", rest.value_name(old)));
+    let mut instead = vec![];
+    for old in crossing {
+        let name = fresh(&rest, *old);
+        instead.push((*old, rest.add_input(ValueInfo::new(name, ValueType::Unknown))?));
+    }
+    for (old, tensor) in kept {
+        let name = fresh(&rest, *old);
+        instead.push((*old, rest.add_constant(&name, tensor.clone())?));
+    }
+    for (old, new) in instead {
+        for (user, slot) in rest.users(old) {
+            if made_later.contains(&user) {
+                rest.connect(new, user, slot);
+            }
+        }
+    }
+    rest.sweep();
+    Ok(rest)
+}
+
+struct Builder<'a> {
+    graph: &'a Graph,
+    facts: &'a Facts,
+    shared: &'a Shared,
+    program: Program,
+    map: HashMap<ValueId, Vx>,
+}
+
+impl Builder<'_> {
+    fn value(&mut self, v: ValueId, constant: Option<Tensor>) -> Vx {
+        let ty = match &constant {
+            Some(t) => t.tensor_type().into(),
+            None => self.facts.get(v).ty,
+        };
+        let name = self.graph.value_name(v).to_string();
+        let vx = self.program.add(Val { name, ty, constant });
+        self.map.insert(v, vx);
+        vx
+    }
+
+    fn node(&mut self, id: NodeId) -> Result<()> {
+        let first = ValueId { node: id, output: 0 };
+        match &self.graph.node(id).kind {
+            NodeKind::Input => {
+                self.value(first, None);
+            }
+            NodeKind::Capture(_) => {
+                return Err(fcc_ir::Error::invalid(format!("{} is not given", self.graph.place(id))));
+            }
+            NodeKind::Constant(c) => {
+                let tensor = c.tensor.clone();
+                self.value(first, Some(tensor));
+            }
+            NodeKind::SparseConstant(s) => {
+                let tensor = s.tensor().to_dense()?;
+                self.value(first, Some(tensor));
+            }
+            NodeKind::Op(_) => self.operator(id)?,
+        }
+        Ok(())
+    }
+
+    fn operator(&mut self, id: NodeId) -> Result<()> {
+        let Some(op) = self.graph.op(id) else { return Ok(()) };
+        if let Some(folded) = self.fold(id, op) {
+            for (v, tensor) in self.graph.values_of(id).collect::<Vec<_>>().into_iter().zip(folded) {
+                self.value(v, Some(tensor));
+            }
+            return Ok(());
+        }
+        let inputs = self.graph.inputs_of(id);
+        let captures = self.graph.captures_of(id);
+        let reads = inputs.into_iter().chain(captures.iter().copied().map(Some));
+        let inputs: Vec<Option<Vx>> = reads.map(|v| v.and_then(|v| self.map.get(&v).copied())).collect();
+        let outputs = self.graph.node(id).outputs().to_vec();
+        let outputs = outputs
+            .iter()
+            .enumerate()
+            .map(|(i, o)| {
+                (!o.name.is_empty()).then(|| self.value(ValueId { node: id, output: i as u32 }, None))
+            })
+            .collect();
+        let kind = Kind::Interpret { op: Box::new(op.clone()), captures: captures.len() };
+        let place = self.graph.place(id);
+        self.program.nodes.push(Node { place, kind, inputs, outputs });
+        Ok(())
+    }
+
+    /// The outputs that are there, if they are the same in every run and not too large to keep.
+    fn fold(&self, id: NodeId, op: &fcc_ir::OpNode) -> Option<Vec<Tensor>> {
+        let values: Vec<ValueId> = self.graph.values_of(id).collect();
+        let known: Option<Vec<Tensor>> = values.iter().map(|v| self.facts.get(*v).value).collect();
+        if known.is_some() {
+            return known;
+        }
+        let random = op.op.is_random() || op.op == Op::Opaque || op.attrs.graphs().next().is_some();
+        if random || !self.graph.captures_of(id).is_empty() {
+            return None;
+        }
+        let mut inputs: Vec<Option<Value>> = vec![];
+        for v in self.graph.inputs_of(id) {
+            inputs.push(match v {
+                None => None,
+                Some(v) => Some(self.program.val(*self.map.get(&v)?).constant.clone()?.into()),
+            });
+        }
+        let mut bytes = 0usize;
+        for v in &values {
+            let ty = self.facts.get(*v).ty;
+            let t = ty.as_tensor()?;
+            bytes = bytes.checked_add(t.dtype.byte_len(fcc_ir::elem_count(&t.known_shape()?).ok()?)?)?;
+        }
+        if bytes > self.shared.options.fold_budget_bytes {
+            return None;
+        }
+        let wanted: Vec<bool> = self.graph.node(id).outputs().iter().map(|o| !o.name.is_empty()).collect();
+        // what fails here fails again in the run, with its place
+        let made = eval_op(op, &self.shared.functions, &inputs, &[], &wanted).ok()?;
+        let kept = made.into_iter().zip(wanted).filter(|(_, w)| *w);
+        kept.map(|(v, _)| if let Value::Tensor(t) = v { Some(t) } else { None }).collect()
+    }
+}

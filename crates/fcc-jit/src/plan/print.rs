@@ -1,0 +1,48 @@
+//! Plans as text: one line a step.
+use super::{Action, Plan, Src};
+use std::fmt;
+
+impl fmt::Display for Src {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Src::Slot(i) => write!(f, "%{i}"),
+            Src::Const(i) => write!(f, "#{i}"),
+        }
+    }
+}
+
+fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.interpreted {
+            return writeln!(f, "interpret everything: {why}");
+        }
+        for step in &self.steps {
+            match &step.action {
+                Action::Interpret(i) => {
+                    let made = i.outputs.iter().flatten().map(|(slot, ty)| format!("%{slot}: {ty}"));
+                    let read = i.inputs.iter().map(|s| s.map_or("_".into(), |s| s.to_string()));
+                    write!(f, "{} = interpret {} {}", list(made), i.op.op_type, list(read))?;
+                    if !i.captures.is_empty() {
+                        write!(f, " captures {}", list(&i.captures))?;
+                    }
+                }
+            }
+            writeln!(f, "  // {}", step.place)?;
+        }
+        writeln!(f, "outputs {}", list(&self.outputs))?;
+        if self.tail.is_some() {
+            writeln!(f, "then a region whose shapes depend on data")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
