@@ -2,7 +2,7 @@
 
     .cache/venv/bin/python scripts/conformance.py [--engine jit|interpreter] [--propose] [PATTERN...]
 
-Cases: .cache/node (1884), .cache/simple (23) and fixtures/seeds. Manifest: tests/conformance/manifest.txt.
+Cases: .cache/node (1884), .cache/simple (23), .cache/problems and fixtures/seeds. Manifest: tests/conformance/manifest.txt.
 Fails on a case that does not pass and is not in the manifest, and on one that is in it and passes. --propose prints
 a manifest line for each case of the first kind. A crash of fcc is the failure of one case, not of the run.
 """
@@ -59,10 +59,16 @@ def run_all(fcc: str, engine: str, folders: list[Path]) -> dict[str, tuple[str, 
 def case_folders(patterns: list[str]) -> dict[str, list[Path]]:
     """The folders of each set of cases, by set."""
     sets = {}
-    for name, top in (("node", NODE), ("simple", CACHE / "simple"), ("seeds", FIXTURES / "seeds")):
+    tops = {
+        "node": NODE,
+        "simple": CACHE / "simple",
+        "problems": CACHE / "problems",
+        "seeds": FIXTURES / "seeds",
+    }
+    for name, top in tops.items():
         found = sorted(path.parent for path in top.glob("*/model.onnx"))
         if not found:
-            sys.exit(f"{top} holds no cases: run scripts/backend_cases.py")
+            sys.exit(f"{top} holds no cases: run scripts/backend_cases.py and scripts/problems.py")
         sets[name] = [f for f in found if not patterns or any(fnmatch.fnmatchcase(f.name, p) for p in patterns)]
     return sets
 

@@ -1,12 +1,13 @@
 """Checks `fcc rewrite` and `fcc print` from outside, with the onnx package and ONNX Runtime.
 
-    .cache/venv/bin/python scripts/verify_rewrites.py [--only roundtrip|memory|print|rewrites|digits] [NAME...]
+    .cache/venv/bin/python scripts/verify_rewrites.py [--only KIND] [NAME...]
 
 roundtrip  `fcc rewrite --rule none` gives an equal model: every real model, the light models as they came, fixtures
 memory     rewriting the largest model peaks below 1.3 times its size
 print      `fcc print --constants` is read by onnx.parser and is the same graph
 rewrites   each rule on each model: onnx.checker accepts the result, ONNX Runtime computes the same outputs, and
            each rule applied somewhere
+problems   the same on the small models of scripts/problems.py, bit by bit
 digits     after each rule, the digit models give the same answer to all 500 held-out digits: ONNX Runtime, JIT,
            interpreter
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from check_roundtrip import differences
-from common import EXPECTED, FIXTURES, MODELS, fcc_binary, read_json, write_npz
+from common import CACHE, EXPECTED, FIXTURES, MODELS, fcc_binary, read_json, write_npz
 from expected import row_names, session, table
 from manifest import ENGINES
 from real_models import RTOL, compare
@@ -37,6 +38,7 @@ RULES = [
     "conv-to-toeplitz-gemm",
     "pointwise-conv-to-matmul",
 ]
+KINDS = ("roundtrip", "memory", "print", "problems", "rewrites", "digits")
 DEFAULT = "default"  # `fcc rewrite` without --rule
 PRINT_LIMIT_BYTES = 6 << 20  # larger models as text are gigabytes of digits
 MEMORY_LIMIT = 1.3
@@ -201,6 +203,48 @@ def check_rewrites(check: Check, names: list[str]) -> None:
             check.expect("rewrites", rule, None if applied[rule] else "applied nowhere in the real models")
 
 
+def check_problems(check: Check, names: list[str]) -> None:
+    """Every rule on every problem: small integers, so a rewrite must give the same bits."""
+    applied: Counter[str] = Counter()
+    for folder in sorted((CACHE / "problems").iterdir()):
+        if names and not any(name in folder.name for name in names):
+            continue
+        model = onnx.load(folder / "model.onnx")
+        inputs, want = case_tensors(folder, "input"), case_tensors(folder, "output")
+        keys = [value.name for value in model.graph.output]
+        feeds = dict(zip([value.name for value in model.graph.input], inputs))
+        for rule in [DEFAULT, *RULES]:
+            problem, out, count = rewrite(check, folder / "model.onnx", rule, {})
+            applied[rule] += count
+            if problem is None and count:
+                problem = check_model(out) or exact_difference(out, keys, feeds, want)
+            check.expect("problems", f"{folder.name} {rule}", problem)
+            out.unlink(missing_ok=True)
+    print(f"problems: nodes rewritten: {dict(applied)}")
+    if not names:
+        for rule in RULES:
+            check.expect("problems", rule, None if applied[rule] else "applied nowhere in the problems")
+
+
+def case_tensors(folder: Path, kind: str) -> list[np.ndarray]:
+    paths = sorted(folder.glob(f"test_data_set_0/{kind}_*.pb"))
+    return [onnx.numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes())) for path in paths]
+
+
+def exact_difference(path: Path, keys: list[str], feeds: dict, want: list[np.ndarray]) -> str | None:
+    """Where ONNX Runtime's outputs for a rewritten model are not the very same numbers."""
+    try:
+        got = session(path).run(keys, feeds)
+    except Exception as error:  # onnxruntime raises its own types, which are plain Exceptions
+        return f"ONNX Runtime: {str(error).splitlines()[0][:300]}"
+    for key, a, b in zip(keys, got, want):
+        if a.dtype != b.dtype or a.shape != b.shape:
+            return f"{key}: {a.dtype}{list(a.shape)}, wanted {b.dtype}{list(b.shape)}"
+        if not np.array_equal(a, b):
+            return f"{key}: {int((a != b).sum())} of {b.size} elements differ"
+    return None
+
+
 def check_model(path: Path) -> str | None:
     try:
         onnx.checker.check_model(str(path))
@@ -241,12 +285,11 @@ def changed_answers(got: np.ndarray, want: np.ndarray) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check fcc's rewrites with ONNX Runtime.")
     parser.add_argument("names", nargs="*", help="only models whose name contains one of these")
-    parser.add_argument("--only", choices=("roundtrip", "memory", "print", "rewrites", "digits"), action="append")
+    parser.add_argument("--only", choices=KINDS, action="append")
     args = parser.parse_args()
-    kinds = args.only or ["roundtrip", "memory", "print", "rewrites", "digits"]
     with tempfile.TemporaryDirectory() as folder:
         check = Check(Path(folder))
-        for kind in kinds:
+        for kind in args.only or KINDS:
             start = time.monotonic()
             if kind == "roundtrip":
                 check_roundtrips(check, args.names)
@@ -256,6 +299,8 @@ def main() -> None:
                 check_print(check, args.names)
             elif kind == "rewrites":
                 check_rewrites(check, args.names)
+            elif kind == "problems":
+                check_problems(check, args.names)
             else:
                 check_digits(check)
             failed = sum(failure.startswith(f"{kind}:") for failure in check.failures)
