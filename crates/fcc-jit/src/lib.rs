@@ -2,9 +2,18 @@
 //!
 //! [`compile`] takes a model; [`CompiledModel::run`] specialises it by the shapes of its inputs and runs the
 //! resulting [`Plan`]. What the code generator has no kernel for runs in the interpreter, as a step of the same plan.
+//!
+//! The lower half goes from plain problem structs to machine code and knows nothing of graphs: [`module`] owns code,
+//! [`asm`] writes wide vector code, [`kernels`] makes step functions, [`pool`] runs them on threads.
 
+pub mod aligned;
+pub mod asm;
 mod compiled;
+pub mod error;
+pub mod kernels;
+pub mod module;
 mod plan;
+pub mod pool;
 mod segment;
 
 pub use compiled::{CompiledModel, Options, compile};

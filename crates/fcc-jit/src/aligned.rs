@@ -1,0 +1,72 @@
+//! Buffers aligned to a cache line.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// Bytes of a cache line, and of the widest vector.
+pub const LINE: usize = 64;
+
+/// Zero-initialised f32s on a 64-byte boundary (large ones on a page boundary, straight from the system, so that pages
+/// which are never written cost no memory).
+pub struct AlignedF32 {
+    ptr: NonNull<f32>,
+    len: usize,
+}
+
+// SAFETY: it owns its memory, as a Vec does.
+unsafe impl Send for AlignedF32 {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for AlignedF32 {}
+
+impl AlignedF32 {
+    fn layout(len: usize) -> Option<Layout> {
+        let bytes = len.checked_mul(4)?;
+        Layout::from_size_align(bytes, LINE).ok()
+    }
+
+    /// `len` zeros. Panics only as `Vec` does: when `len * 4` overflows `isize`.
+    pub fn zeros(len: usize) -> AlignedF32 {
+        if len == 0 {
+            return AlignedF32 { ptr: NonNull::dangling(), len };
+        }
+        let Some(layout) = Self::layout(len) else { panic!("capacity overflow: {len} f32s") };
+        // SAFETY: the layout has a nonzero size.
+        let ptr = unsafe { alloc_zeroed(layout) }.cast::<f32>();
+        match NonNull::new(ptr) {
+            Some(ptr) => AlignedF32 { ptr, len },
+            None => handle_alloc_error(layout),
+        }
+    }
+
+    /// A copy of `values`.
+    pub fn from_slice(values: &[f32]) -> AlignedF32 {
+        let mut a = AlignedF32::zeros(values.len());
+        a.copy_from_slice(values);
+        a
+    }
+}
+
+impl Drop for AlignedF32 {
+    fn drop(&mut self) {
+        if let Some(layout) = Self::layout(self.len).filter(|l| l.size() > 0) {
+            // SAFETY: allocated in `zeros` with this layout.
+            unsafe { dealloc(self.ptr.as_ptr().cast(), layout) }
+        }
+    }
+}
+
+impl Deref for AlignedF32 {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `len` initialised f32s (zeroed at allocation), or a dangling pointer with len 0.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for AlignedF32 {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `deref`, and `&mut self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}

@@ -1,0 +1,533 @@
+//! The assembler itself.
+
+use super::Isa;
+use crate::error::{Error, Result};
+use iced_x86::code_asm::registers::*;
+use iced_x86::code_asm::{
+    AsmMemoryOperand, AsmRegister64, AsmRegisterK, AsmRegisterXmm, AsmRegisterYmm, AsmRegisterZmm,
+    CodeAssembler, CodeLabel, byte_ptr, dword_bcst, dword_ptr, ymmword_ptr, zmmword_ptr,
+};
+use std::collections::BTreeMap;
+
+const ZMM: [AsmRegisterZmm; 32] = [
+    zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm6, zmm7, zmm8, zmm9, zmm10, zmm11, zmm12, zmm13, zmm14, zmm15,
+    zmm16, zmm17, zmm18, zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27, zmm28, zmm29, zmm30,
+    zmm31,
+];
+const YMM: [AsmRegisterYmm; 16] =
+    [ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15];
+const XMM: [AsmRegisterXmm; 16] =
+    [xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
+const K: [AsmRegisterK; 7] = [k1, k2, k3, k4, k5, k6, k7];
+
+/// The second source of an instruction.
+#[derive(Clone, Copy, Debug)]
+pub enum Src {
+    /// A vector register.
+    Reg(usize),
+    /// A whole vector in memory, of any alignment.
+    Mem(AsmMemoryOperand),
+    /// One f32 in memory for every lane (embedded broadcast): AVX-512 only, see [`Asm::broadcast`].
+    Each(AsmMemoryOperand),
+    /// A constant for every lane.
+    Const(f32),
+    /// A constant bit pattern for every lane.
+    Bits(u32),
+}
+
+impl From<usize> for Src {
+    fn from(r: usize) -> Src {
+        Src::Reg(r)
+    }
+}
+impl From<f32> for Src {
+    fn from(c: f32) -> Src {
+        Src::Const(c)
+    }
+}
+
+/// Which lanes of a vector a load or store touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lanes {
+    /// Every lane.
+    All,
+    /// The lanes of a mask set up by [`Asm::set_mask`]; others read as 0 and are not written.
+    Masked(Mask),
+}
+
+/// A mask of the first lanes: an index into the AVX-512 mask registers, or a vector register on AVX2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mask(usize);
+
+/// Comparison predicates (ordered: false when an operand is NaN).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cmp {
+    /// Equal.
+    Eq,
+    /// Less than.
+    Lt,
+    /// Less than or equal.
+    Le,
+    /// An operand is NaN.
+    Unordered,
+    /// Greater than or equal.
+    Ge,
+    /// Greater than.
+    Gt,
+}
+impl Cmp {
+    fn imm(self) -> i32 {
+        match self {
+            Cmp::Eq => 0,
+            Cmp::Lt => 0x11,
+            Cmp::Le => 0x12,
+            Cmp::Unordered => 3,
+            Cmp::Ge => 0x1d,
+            Cmp::Gt => 0x1e,
+        }
+    }
+}
+
+/// Emits one function at one vector width.
+pub struct Asm {
+    /// iced's assembler, for scalar instructions, labels and loops.
+    pub a: CodeAssembler,
+    isa: Isa,
+    constants: BTreeMap<u32, CodeLabel>,
+    tables: BTreeMap<Vec<u32>, CodeLabel>,
+    reserved: usize,
+    kmasks: usize,
+}
+
+/// Three-operand arithmetic at both widths.
+macro_rules! op3 {
+    ($($(#[$doc:meta])* $name:ident => $ins:ident;)*) => { $(
+        $(#[$doc])*
+        pub fn $name(&mut self, d: usize, x: usize, y: impl Into<Src>) -> Result<()> {
+            let y = self.operand(y.into())?;
+            match (self.isa, y) {
+                (Isa::Avx512, Operand::Reg(y)) => self.a.$ins(ZMM[d], ZMM[x], ZMM[y])?,
+                (Isa::Avx512, Operand::Mem(y)) => self.a.$ins(ZMM[d], ZMM[x], y)?,
+                (_, Operand::Reg(y)) => self.a.$ins(YMM[d], YMM[x], YMM[y])?,
+                (_, Operand::Mem(y)) => self.a.$ins(YMM[d], YMM[x], y)?,
+            }
+            Ok(())
+        }
+    )* };
+}
+
+/// Two-operand instructions at both widths.
+macro_rules! op2 {
+    ($($(#[$doc:meta])* $name:ident => $ins:ident;)*) => { $(
+        $(#[$doc])*
+        pub fn $name(&mut self, d: usize, x: impl Into<Src>) -> Result<()> {
+            let x = self.operand(x.into())?;
+            match (self.isa, x) {
+                (Isa::Avx512, Operand::Reg(x)) => self.a.$ins(ZMM[d], ZMM[x])?,
+                (Isa::Avx512, Operand::Mem(x)) => self.a.$ins(ZMM[d], x)?,
+                (_, Operand::Reg(x)) => self.a.$ins(YMM[d], YMM[x])?,
+                (_, Operand::Mem(x)) => self.a.$ins(YMM[d], x)?,
+            }
+            Ok(())
+        }
+    )* };
+}
+
+enum Operand {
+    Reg(usize),
+    Mem(AsmMemoryOperand),
+}
+
+impl Asm {
+    /// An assembler for `isa`, which is not [`Isa::Baseline`].
+    pub fn new(isa: Isa) -> Result<Asm> {
+        if isa == Isa::Baseline {
+            return Err(Error::unsupported(
+                "assembled kernel",
+                "needs AVX2 or AVX-512, the level is baseline",
+            ));
+        }
+        Ok(Asm {
+            a: CodeAssembler::new(64)?,
+            isa,
+            constants: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            reserved: 0,
+            kmasks: 0,
+        })
+    }
+
+    /// The level this emits for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Vector registers that are free to use: masks of AVX2 take some from the top.
+    pub fn regs(&self) -> usize {
+        self.isa.registers() - self.reserved
+    }
+
+    /// Bytes of a vector, for address arithmetic.
+    pub fn vb(&self) -> i32 {
+        self.isa.vector_bytes() as i32
+    }
+
+    fn operand(&mut self, s: Src) -> Result<Operand> {
+        Ok(match s {
+            Src::Reg(r) => Operand::Reg(r),
+            Src::Mem(m) if self.isa == Isa::Avx512 => Operand::Mem(zmmword_ptr(m)),
+            Src::Mem(m) => Operand::Mem(ymmword_ptr(m)),
+            Src::Each(m) if self.isa == Isa::Avx512 => Operand::Mem(dword_bcst(m)),
+            Src::Each(_) => return Err(Error::Codegen("embedded broadcast needs AVX-512".into())),
+            Src::Const(c) => self.constant(c.to_bits()),
+            Src::Bits(b) => self.constant(b),
+        })
+    }
+
+    fn constant(&mut self, bits: u32) -> Operand {
+        let a = &mut self.a;
+        let label = *self.constants.entry(bits).or_insert_with(|| a.create_label());
+        Operand::Mem(match self.isa {
+            Isa::Avx512 => dword_bcst(label),
+            _ => ymmword_ptr(label),
+        })
+    }
+
+    /// A constant vector (`lanes` words, repeated or cut to the width by the caller) behind the code.
+    pub fn table(&mut self, words: &[u32]) -> AsmMemoryOperand {
+        let a = &mut self.a;
+        let label = *self.tables.entry(words.to_vec()).or_insert_with(|| a.create_label());
+        label.into()
+    }
+
+    op3! {
+        /// `d = x + y`
+        add => vaddps;
+        /// `d = x - y`
+        sub => vsubps;
+        /// `d = x * y`
+        mul => vmulps;
+        /// `d = x / y`
+        div => vdivps;
+        /// `d = x < y ? x : y`: `y` when either is NaN, or both are zeros.
+        min => vminps;
+        /// `d = x > y ? x : y`: `y` when either is NaN, or both are zeros.
+        max => vmaxps;
+        /// `d = x * y + d`
+        fma => vfmadd231ps;
+        /// `d = d * x + y`
+        fma213 => vfmadd213ps;
+        /// `d = d - x * y`
+        fnma => vfnmadd231ps;
+        /// `d = y - d * x`
+        fnma213 => vfnmadd213ps;
+        /// Bitwise and.
+        and => vandps;
+        /// `d = !x & y`
+        andnot => vandnps;
+        /// Bitwise or.
+        or => vorps;
+        /// Bitwise exclusive or.
+        xor => vxorps;
+        /// Integer `d = x + y` in each 32-bit lane.
+        addi => vpaddd;
+        /// Integer `d = x - y` in each 32-bit lane.
+        subi => vpsubd;
+        /// Interleaves the low halves of each 128-bit block.
+        unpacklo => vunpcklps;
+        /// Interleaves the high halves of each 128-bit block.
+        unpackhi => vunpckhps;
+        /// Interleaves the low 64 bits of each 128-bit block.
+        unpacklo64 => vunpcklpd;
+        /// Interleaves the high 64 bits of each 128-bit block.
+        unpackhi64 => vunpckhpd;
+        /// Permutes lanes: `d[i] = y[x[i]]`.
+        permute => vpermps;
+    }
+    op2! {
+        /// `d = sqrt(x)`
+        sqrt => vsqrtps;
+        /// f32 to i32, rounding to nearest even.
+        to_int => vcvtps2dq;
+        /// f32 to i32, towards zero.
+        truncate_to_int => vcvttps2dq;
+        /// i32 to f32.
+        from_int => vcvtdq2ps;
+    }
+
+    /// `d = x`
+    pub fn mov(&mut self, d: usize, x: usize) -> Result<()> {
+        match self.isa {
+            Isa::Avx512 => self.a.vmovaps(ZMM[d], ZMM[x])?,
+            _ => self.a.vmovaps(YMM[d], YMM[x])?,
+        }
+        Ok(())
+    }
+
+    /// `d = 0`
+    pub fn zero(&mut self, d: usize) -> Result<()> {
+        match self.isa {
+            Isa::Avx512 => self.a.vpxord(ZMM[d], ZMM[d], ZMM[d])?,
+            _ => self.a.vxorps(YMM[d], YMM[d], YMM[d])?,
+        }
+        Ok(())
+    }
+
+    /// `d = c` in every lane.
+    pub fn splat(&mut self, d: usize, c: f32) -> Result<()> {
+        if c.to_bits() == 0 {
+            return self.zero(d);
+        }
+        let a = &mut self.a;
+        let label = *self.constants.entry(c.to_bits()).or_insert_with(|| a.create_label());
+        self.broadcast(d, label.into())
+    }
+
+    /// `d = f32 at m` in every lane.
+    pub fn broadcast(&mut self, d: usize, m: AsmMemoryOperand) -> Result<()> {
+        match self.isa {
+            Isa::Avx512 => self.a.vbroadcastss(ZMM[d], dword_ptr(m))?,
+            _ => self.a.vbroadcastss(YMM[d], dword_ptr(m))?,
+        }
+        Ok(())
+    }
+
+    /// `d = lane 0 of x` in every lane; `x` below 16.
+    pub fn broadcast_lane0(&mut self, d: usize, x: usize) -> Result<()> {
+        match self.isa {
+            Isa::Avx512 => self.a.vbroadcastss(ZMM[d], XMM[x])?,
+            _ => self.a.vbroadcastss(YMM[d], XMM[x])?,
+        }
+        Ok(())
+    }
+
+    /// Rounds to an integral value: `mode` 0 nearest even, 1 down, 2 up, 3 towards zero.
+    pub fn round(&mut self, d: usize, x: usize, mode: u8) -> Result<()> {
+        let imm = i32::from(mode & 3) | 8;
+        match self.isa {
+            Isa::Avx512 => self.a.vrndscaleps(ZMM[d], ZMM[x], imm)?,
+            _ => self.a.vroundps(YMM[d], YMM[x], imm)?,
+        }
+        Ok(())
+    }
+
+    /// Shifts each 32-bit lane left.
+    pub fn shift_left(&mut self, d: usize, x: usize, bits: u8) -> Result<()> {
+        match self.isa {
+            Isa::Avx512 => self.a.vpslld(ZMM[d], ZMM[x], i32::from(bits))?,
+            _ => self.a.vpslld(YMM[d], YMM[x], i32::from(bits))?,
+        }
+        Ok(())
+    }
+
+    /// Shifts each 32-bit lane right, keeping its sign.
+    pub fn shift_right_arithmetic(&mut self, d: usize, x: usize, bits: u8) -> Result<()> {
+        match self.isa {
+            Isa::Avx512 => self.a.vpsrad(ZMM[d], ZMM[x], i32::from(bits))?,
+            _ => self.a.vpsrad(YMM[d], YMM[x], i32::from(bits))?,
+        }
+        Ok(())
+    }
+
+    /// `d = cmp(x, y) ? yes : no`. `t` is overwritten on AVX2; the last mask register on AVX-512.
+    pub fn select(
+        &mut self,
+        d: usize,
+        cmp: Cmp,
+        x: usize,
+        y: impl Into<Src>,
+        yes: usize,
+        no: usize,
+        t: usize,
+    ) -> Result<()> {
+        let y = self.operand(y.into())?;
+        match self.isa {
+            Isa::Avx512 => {
+                match y {
+                    Operand::Reg(y) => self.a.vcmpps(k7, ZMM[x], ZMM[y], cmp.imm())?,
+                    Operand::Mem(y) => self.a.vcmpps(k7, ZMM[x], y, cmp.imm())?,
+                }
+                self.a.vblendmps(ZMM[d].k7(), ZMM[no], ZMM[yes])?;
+            }
+            _ => {
+                match y {
+                    Operand::Reg(y) => self.a.vcmpps(YMM[t], YMM[x], YMM[y], cmp.imm())?,
+                    Operand::Mem(y) => self.a.vcmpps(YMM[t], YMM[x], y, cmp.imm())?,
+                }
+                self.a.vblendvps(YMM[d], YMM[no], YMM[yes], YMM[t])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `d = the vector at m`
+    pub fn load(&mut self, d: usize, m: AsmMemoryOperand) -> Result<()> {
+        self.load_lanes(d, m, Lanes::All)
+    }
+
+    /// The vector at `m = s`
+    pub fn store(&mut self, m: AsmMemoryOperand, s: usize) -> Result<()> {
+        self.store_lanes(m, s, Lanes::All)
+    }
+
+    /// A mask of the first `lanes` lanes (1 up to the width), kept for the rest of the function: takes a mask register
+    /// (six at most) on AVX-512, the topmost free vector register on AVX2. Call it before registers are assigned.
+    pub fn set_mask(&mut self, lanes: usize) -> Result<Mask> {
+        match self.isa {
+            Isa::Avx512 => {
+                let k = *K
+                    .get(self.kmasks)
+                    .filter(|_| self.kmasks < 6)
+                    .ok_or_else(|| Error::Codegen("out of masks".into()))?;
+                self.a.mov(eax, ((1u64 << lanes) - 1) as u32)?;
+                self.a.kmovw(k, eax)?;
+                self.kmasks += 1;
+                Ok(Mask(self.kmasks - 1))
+            }
+            _ => {
+                let words: Vec<u32> = (0..8).map(|i| if i < lanes { u32::MAX } else { 0 }).collect();
+                let m = self.table(&words);
+                self.reserved += 1;
+                let r = self.regs();
+                self.a.vmovups(YMM[r], ymmword_ptr(m))?;
+                Ok(Mask(r))
+            }
+        }
+    }
+
+    /// `All` when `lanes` fills the vector, else a new mask.
+    pub fn lanes(&mut self, lanes: usize) -> Result<Lanes> {
+        if lanes == self.isa.lanes() { Ok(Lanes::All) } else { Ok(Lanes::Masked(self.set_mask(lanes)?)) }
+    }
+
+    /// Loads some lanes; the others become 0 and are not read.
+    pub fn load_lanes(&mut self, d: usize, m: AsmMemoryOperand, lanes: Lanes) -> Result<()> {
+        match (self.isa, lanes) {
+            (Isa::Avx512, Lanes::All) => self.a.vmovups(ZMM[d], zmmword_ptr(m))?,
+            (_, Lanes::All) => self.a.vmovups(YMM[d], ymmword_ptr(m))?,
+            (Isa::Avx512, Lanes::Masked(Mask(k))) => {
+                let dst = [ZMM[d].k1(), ZMM[d].k2(), ZMM[d].k3(), ZMM[d].k4(), ZMM[d].k5(), ZMM[d].k6()][k];
+                self.a.vmovups(dst.z(), zmmword_ptr(m))?;
+            }
+            (_, Lanes::Masked(Mask(r))) => self.a.vmaskmovps(YMM[d], YMM[r], ymmword_ptr(m))?,
+        }
+        Ok(())
+    }
+
+    /// Stores some lanes; the others are not written.
+    pub fn store_lanes(&mut self, m: AsmMemoryOperand, s: usize, lanes: Lanes) -> Result<()> {
+        match (self.isa, lanes) {
+            (Isa::Avx512, Lanes::All) => self.a.vmovups(zmmword_ptr(m), ZMM[s])?,
+            (_, Lanes::All) => self.a.vmovups(ymmword_ptr(m), YMM[s])?,
+            (Isa::Avx512, Lanes::Masked(Mask(k))) => {
+                let m = zmmword_ptr(m);
+                let dst = [m.k1(), m.k2(), m.k3(), m.k4(), m.k5(), m.k6()][k];
+                self.a.vmovups(dst, ZMM[s])?;
+            }
+            (_, Lanes::Masked(Mask(r))) => self.a.vmaskmovps(ymmword_ptr(m), YMM[r], YMM[s])?,
+        }
+        Ok(())
+    }
+
+    /// `d[i] = f32 at base + 4-byte-scaled... index[i] bytes`, for every lane; `t` is overwritten on AVX2.
+    pub fn gather(
+        &mut self,
+        d: usize,
+        base: AsmRegister64,
+        offset: i32,
+        index: usize,
+        t: usize,
+    ) -> Result<()> {
+        match self.isa {
+            Isa::Avx512 => {
+                self.a.kxnorw(k7, k7, k7)?;
+                self.a.vgatherdps(ZMM[d].k7(), dword_ptr(base + ZMM[index] + offset))?;
+            }
+            _ => {
+                self.a.vpcmpeqd(YMM[t], YMM[t], YMM[t])?;
+                self.a.vgatherdps_3(YMM[d], dword_ptr(base + YMM[index] + offset), YMM[t])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shuffles 128-bit blocks; AVX-512: `imm` picks two blocks of `x`, then two of `y`; AVX2: as `vperm2f128`.
+    pub fn shuffle_blocks(&mut self, d: usize, x: usize, y: usize, imm: i32) -> Result<()> {
+        match self.isa {
+            Isa::Avx512 => self.a.vshuff32x4(ZMM[d], ZMM[x], ZMM[y], imm)?,
+            _ => self.a.vperm2f128(YMM[d], YMM[x], YMM[y], imm)?,
+        }
+        Ok(())
+    }
+
+    /// Sums the lanes of `x` into lane 0 of `x`; `x` and `t` below 16.
+    pub fn sum_lanes(&mut self, x: usize, t: usize) -> Result<()> {
+        if self.isa == Isa::Avx512 {
+            self.a.vextractf64x4(YMM[t], ZMM[x], 1)?;
+            self.a.vaddps(YMM[x], YMM[x], YMM[t])?;
+        }
+        self.a.vextractf128(XMM[t], YMM[x], 1)?;
+        self.a.vaddps(XMM[x], XMM[x], XMM[t])?;
+        self.a.vshufps(XMM[t], XMM[x], XMM[x], 0b01_00_11_10)?;
+        self.a.vaddps(XMM[x], XMM[x], XMM[t])?;
+        self.a.vshufps(XMM[t], XMM[x], XMM[x], 0b10_11_00_01)?;
+        self.a.vaddps(XMM[x], XMM[x], XMM[t])?;
+        Ok(())
+    }
+
+    /// The largest lane of `x` into lane 0 of `x`; NaN is not kept for certain; `x` and `t` below 16.
+    pub fn max_lanes(&mut self, x: usize, t: usize) -> Result<()> {
+        if self.isa == Isa::Avx512 {
+            self.a.vextractf64x4(YMM[t], ZMM[x], 1)?;
+            self.a.vmaxps(YMM[x], YMM[x], YMM[t])?;
+        }
+        self.a.vextractf128(XMM[t], YMM[x], 1)?;
+        self.a.vmaxps(XMM[x], XMM[x], XMM[t])?;
+        self.a.vshufps(XMM[t], XMM[x], XMM[x], 0b01_00_11_10)?;
+        self.a.vmaxps(XMM[x], XMM[x], XMM[t])?;
+        self.a.vshufps(XMM[t], XMM[x], XMM[x], 0b10_11_00_01)?;
+        self.a.vmaxps(XMM[x], XMM[x], XMM[t])?;
+        Ok(())
+    }
+
+    /// Stores lane 0 of `s` (below 16).
+    pub fn store_lane0(&mut self, m: AsmMemoryOperand, s: usize) -> Result<()> {
+        Ok(self.a.vmovss(dword_ptr(m), XMM[s])?)
+    }
+
+    /// `2^n * x` by exponent arithmetic needs AVX-512: `d = x * 2^floor(y)`.
+    pub(crate) fn scale_by_power(&mut self, d: usize, x: usize, y: usize) -> Result<()> {
+        Ok(self.a.vscalefps(ZMM[d], ZMM[x], ZMM[y])?)
+    }
+
+    /// Asks for the cache line at `m`.
+    pub fn prefetch(&mut self, m: AsmMemoryOperand) -> Result<()> {
+        Ok(self.a.prefetcht0(byte_ptr(m))?)
+    }
+
+    /// `r += n`
+    pub fn add_imm(&mut self, r: AsmRegister64, n: i64) -> Result<()> {
+        let n = i32::try_from(n)
+            .map_err(|_| Error::invalid("kernel", format!("offset {n} does not fit 32 bits")))?;
+        if n != 0 {
+            self.a.add(r, n)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the function with `vzeroupper; ret`, puts the constants behind it and gives the bytes.
+    pub fn finish(mut self) -> Result<Vec<u8>> {
+        self.a.vzeroupper()?;
+        self.a.ret()?;
+        let width = if self.isa == Isa::Avx512 { 1 } else { 8 };
+        for (bits, mut label) in std::mem::take(&mut self.constants) {
+            self.a.set_label(&mut label)?;
+            self.a.dd(&vec![bits; width])?;
+        }
+        for (words, mut label) in std::mem::take(&mut self.tables) {
+            self.a.set_label(&mut label)?;
+            self.a.dd(&words)?;
+        }
+        Ok(self.a.assemble(0)?)
+    }
+}

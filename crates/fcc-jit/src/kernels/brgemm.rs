@@ -1,0 +1,412 @@
+//! The micro-kernel: a batch-reduce GEMM whose offsets and loop counts are constants.
+//!
+//! `C[r][v] = act(alpha * Σ A[r, k] * B[k, v] + bias + residual)` for `rows` rows (pixels, or rows of a matrix) and `nv`
+//! vectors of columns (output channels). The sum runs over nested loops, then over unrolled taps, then over `k`: that is
+//! a GEMM with no loops and one tap, and a convolution with loops over channel blocks and kernel rows and a tap for each
+//! kernel column. B is read in that same order, `b_step` bytes for each k.
+
+use super::activation::Activation;
+use crate::asm::{Asm, Isa, Lanes, Src};
+use crate::error::{Error, Result};
+use crate::module::Emitter;
+use cranelift_module::{FuncId, Module};
+use iced_x86::code_asm::registers::*;
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister32, AsmRegister64};
+
+/// What is added to the sums before the activation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bias {
+    /// Nothing.
+    None,
+    /// One value for each column, whole vectors: as a convolution's bias.
+    Column,
+    /// One value for each row, at these byte offsets.
+    Row(Vec<i32>),
+}
+
+/// A second operand added to the result, at its own byte offsets for each row and vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Residual {
+    /// Byte offset of each row.
+    pub rows: Vec<i32>,
+    /// Bytes between vectors of columns.
+    pub vector_step: i32,
+    /// Factor.
+    pub scale: f32,
+}
+
+/// One micro-kernel: `fn(a, b, c, bias, residual)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Brgemm {
+    /// Level.
+    pub isa: Isa,
+    /// Byte offset in A of each row.
+    pub a_rows: Vec<i32>,
+    /// Byte offset in C of each row.
+    pub c_rows: Vec<i32>,
+    /// Vectors of columns.
+    pub nv: usize,
+    /// Columns of the last vector (1 up to the lanes); only they are written. B and a column bias are read whole
+    /// unless `b_masked`.
+    pub last_lanes: usize,
+    /// B is read only up to `last_lanes` in the last vector (B in place, not padded).
+    pub b_masked: bool,
+    /// Bytes between vectors of columns in C.
+    pub c_step: i32,
+    /// `(count, bytes to advance in A)`, outermost first.
+    pub loops: Vec<(usize, i32)>,
+    /// Byte offsets in A inside the innermost loop.
+    pub taps: Vec<i32>,
+    /// Products for each tap.
+    pub k: usize,
+    /// Products for each tap in one more turn of the outermost loop after its last: the channels that do not fill a
+    /// block. 0 for no such turn.
+    pub tail_k: usize,
+    /// Bytes between k in A.
+    pub a_step: i32,
+    /// Bytes between k in B.
+    pub b_step: i32,
+    /// Start from C instead of zero or bias.
+    pub accumulate: bool,
+    /// Factor of the sums.
+    pub alpha: f32,
+    /// Added term.
+    pub bias: Bias,
+    /// Second added term.
+    pub residual: Option<Residual>,
+    /// Applied last.
+    pub activation: Option<Activation>,
+    /// Bytes ahead in B to prefetch; 0 for none.
+    pub prefetch: i32,
+}
+
+/// Products that one turn of the innermost loop unrolls.
+const UNROLL: usize = 16;
+const COUNTERS: [AsmRegister32; 4] = [eax, r10d, r11d, r9d];
+
+/// How many rows fit beside `nv` vectors of columns, leaving what the epilogue needs.
+pub fn max_rows(isa: Isa, nv: usize) -> usize {
+    match (isa, nv) {
+        (Isa::Avx512, 1) => 28,
+        (Isa::Avx512, 2) => 14,
+        (Isa::Avx512, 3) => 8,
+        (Isa::Avx512, 4) => 6,
+        (Isa::Avx2, 1) => 11,
+        (Isa::Avx2, 2) => 6,
+        (Isa::Avx2, 3) => 3,
+        (Isa::Baseline, 1) => 8,
+        (Isa::Baseline, 2) => 4,
+        // One row streams B from memory and needs no registers for it.
+        (Isa::Avx512, 5..=16) => 1,
+        (Isa::Avx2 | Isa::Baseline, 4..=8) => 1,
+        _ => 0,
+    }
+}
+
+struct Emit<'a> {
+    w: Asm,
+    s: &'a Brgemm,
+    last: Lanes,
+}
+
+impl Brgemm {
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.a_rows.len()
+    }
+
+    /// The function in the emitter's module, made once for each spec.
+    pub fn define<M: Module>(&self, e: &mut Emitter<M>) -> Result<FuncId> {
+        let spec = self.clone();
+        e.cached(format!("{self:?}"), |e| match spec.isa {
+            Isa::Baseline => super::brgemm_clif::define(e, &spec),
+            _ => {
+                let code = spec.assemble()?;
+                e.assembled("brgemm", 5, &code)
+            }
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        let ok = self.rows() > 0
+            && self.rows() <= max_rows(self.isa, self.nv)
+            && self.c_rows.len() == self.rows()
+            && self.k > 0
+            && !self.taps.is_empty()
+            && (1..=self.isa.lanes()).contains(&self.last_lanes)
+            && (self.tail_k == 0 || !self.loops.is_empty())
+            && self.loops.iter().all(|l| l.0 > 0)
+            && self.residual.as_ref().is_none_or(|r| r.rows.len() == self.rows())
+            && match &self.bias {
+                Bias::Row(rows) => rows.len() == self.rows(),
+                _ => true,
+            };
+        if ok { Ok(()) } else { Err(Error::Codegen(format!("bad micro-kernel {self:?}"))) }
+    }
+
+    /// The machine code.
+    pub fn assemble(&self) -> Result<Vec<u8>> {
+        self.check()?;
+        let mut w = Asm::new(self.isa)?;
+        let last = w.lanes(self.last_lanes)?;
+        let mut e = Emit { w, s: self, last };
+        e.start()?;
+        e.products()?;
+        e.epilogue()?;
+        e.w.finish()
+    }
+
+    /// Bias as the first accumulator is free; not when the sums are scaled.
+    pub(super) fn bias_first(&self) -> bool {
+        !self.accumulate && self.alpha == 1.0
+    }
+}
+
+impl Emit<'_> {
+    fn acc(&self, r: usize, v: usize) -> usize {
+        r * self.s.nv + v
+    }
+    fn accumulators(&self) -> usize {
+        self.s.rows() * self.s.nv
+    }
+    /// B vectors and broadcasts of A share what the accumulators leave.
+    fn b_reg(&self, v: usize) -> usize {
+        self.accumulators() + v
+    }
+    fn lanes_of(&self, v: usize) -> Lanes {
+        if v + 1 == self.s.nv { self.last } else { Lanes::All }
+    }
+    fn c_at(&self, r: usize, v: usize) -> AsmMemoryOperand {
+        rdx + (self.s.c_rows[r] + v as i32 * self.s.c_step)
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let s = self.s;
+        for v in 0..s.nv {
+            for r in 0..s.rows() {
+                let acc = self.acc(r, v);
+                if s.accumulate {
+                    let (at, lanes) = (self.c_at(r, v), self.lanes_of(v));
+                    self.w.load_lanes(acc, at, lanes)?;
+                    continue;
+                }
+                match &s.bias {
+                    Bias::Column if s.bias_first() => match r {
+                        0 => self.w.load(acc, rcx + v as i32 * self.w.vb())?,
+                        _ => self.w.mov(acc, self.acc(0, v))?,
+                    },
+                    Bias::Row(rows) if s.bias_first() => match v {
+                        0 => self.w.broadcast(acc, rcx + rows[r])?,
+                        _ => self.w.mov(acc, self.acc(r, 0))?,
+                    },
+                    _ => self.w.zero(acc)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn products(&mut self) -> Result<()> {
+        let mut counters = COUNTERS.to_vec();
+        let s = self.s;
+        let moved = self.level(0, s.k, &mut counters)?;
+        if s.tail_k == 0 {
+            return Ok(());
+        }
+        if let Some(&(1, step)) = s.loops.first() {
+            self.w.add_imm(rdi, i64::from(step) - moved)?;
+        }
+        self.level(1, s.tail_k, &mut counters).map(|_| ())
+    }
+
+    /// Emits loop `i` and all inside it; returns how far A has moved when it is done.
+    fn level(&mut self, i: usize, k: usize, counters: &mut Vec<AsmRegister32>) -> Result<i64> {
+        let Some(&(count, step)) = self.s.loops.get(i) else { return self.body(k, counters) };
+        if count == 1 {
+            return self.level(i + 1, k, counters);
+        }
+        let counter =
+            counters.pop().ok_or_else(|| Error::Codegen("too many loops in a micro-kernel".into()))?;
+        let count_u32 = u32::try_from(count)
+            .map_err(|_| Error::invalid("kernel", format!("{count} turns of one loop")))?;
+        self.w.a.mov(counter, count_u32)?;
+        let mut top = self.w.a.create_label();
+        self.w.a.set_label(&mut top)?;
+        let inner = self.level(i + 1, k, counters)?;
+        self.w.add_imm(rdi, i64::from(step) - inner)?;
+        self.w.a.dec(counter)?;
+        self.w.a.jnz(top)?;
+        counters.push(counter);
+        Ok(count as i64 * i64::from(step))
+    }
+
+    fn body(&mut self, k: usize, counters: &mut Vec<AsmRegister32>) -> Result<i64> {
+        let s = self.s;
+        if s.taps.len() == 1 && k > UNROLL {
+            let unroll = UNROLL;
+            let counter =
+                counters.pop().ok_or_else(|| Error::Codegen("too many loops in a micro-kernel".into()))?;
+            let turns = k / unroll;
+            if turns > 1 {
+                self.w.a.mov(counter, turns as u32)?;
+                let mut top = self.w.a.create_label();
+                self.w.a.set_label(&mut top)?;
+                self.steps(unroll, 0)?;
+                self.advance(unroll)?;
+                self.w.a.dec(counter)?;
+                self.w.a.jnz(top)?;
+            } else {
+                self.steps(unroll, 0)?;
+                self.advance(unroll)?;
+            }
+            let rest = k % unroll;
+            self.steps(rest, 0)?;
+            self.w.add_imm(rsi, rest as i64 * i64::from(s.b_step))?;
+            counters.push(counter);
+            return Ok((turns * unroll) as i64 * i64::from(s.a_step));
+        }
+        for (t, &tap) in s.taps.iter().enumerate() {
+            for i in 0..k {
+                self.step(tap + i as i32 * s.a_step, (t * k + i) as i32 * s.b_step)?;
+            }
+        }
+        self.w.add_imm(rsi, (s.taps.len() * k) as i64 * i64::from(s.b_step))?;
+        Ok(0)
+    }
+
+    fn steps(&mut self, n: usize, from: i32) -> Result<()> {
+        for k in from..from + n as i32 {
+            self.step(self.s.taps[0] + k * self.s.a_step, k * self.s.b_step)?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, n: usize) -> Result<()> {
+        self.w.add_imm(rdi, n as i64 * i64::from(self.s.a_step))?;
+        self.w.add_imm(rsi, n as i64 * i64::from(self.s.b_step))
+    }
+
+    /// One k: `acc[r][v] += A[r] * B[v]`.
+    fn step(&mut self, a: i32, b: i32) -> Result<()> {
+        let s = self.s;
+        let vb = self.w.vb();
+        let b_at = |v: usize| -> AsmMemoryOperand { rsi + (b + v as i32 * vb) };
+        let masked = |v: usize| s.b_masked && v + 1 == s.nv;
+        if s.rows() == 1 {
+            let t = self.accumulators();
+            self.w.broadcast(t, rdi + (a + s.a_rows[0]))?;
+            for v in 0..s.nv {
+                if masked(v) {
+                    self.w.load_lanes(t + 1, b_at(v), self.last)?;
+                    self.w.fma(v, t, t + 1)?;
+                } else {
+                    self.w.fma(v, t, Src::Mem(b_at(v)))?;
+                }
+                if s.prefetch != 0 {
+                    self.w.prefetch(rsi + (b + v as i32 * vb + s.prefetch))?;
+                }
+            }
+            return Ok(());
+        }
+        for v in 0..s.nv {
+            let lanes = if masked(v) { self.last } else { Lanes::All };
+            let reg = self.b_reg(v);
+            self.w.load_lanes(reg, b_at(v), lanes)?;
+        }
+        if s.prefetch != 0 {
+            for v in 0..s.nv {
+                self.w.prefetch(rsi + (b + v as i32 * vb + s.prefetch))?;
+            }
+        }
+        let first = self.b_reg(s.nv);
+        let temps = self.w.regs().saturating_sub(first);
+        for r in 0..s.rows() {
+            let at: AsmMemoryOperand = rdi + (a + s.a_rows[r]);
+            if s.nv == 1 && s.isa == Isa::Avx512 {
+                let (acc, breg) = (self.acc(r, 0), self.b_reg(0));
+                self.w.fma(acc, breg, Src::Each(at))?;
+                continue;
+            }
+            let t = first + r % temps.max(1);
+            self.w.broadcast(t, at)?;
+            for v in 0..s.nv {
+                let (acc, breg) = (self.acc(r, v), self.b_reg(v));
+                self.w.fma(acc, t, breg)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn epilogue(&mut self) -> Result<()> {
+        let s = self.s;
+        let free = self.accumulators();
+        let temps = [free, free + 1, free + 2];
+        if s.alpha != 1.0 {
+            self.w.splat(temps[0], s.alpha)?;
+            for i in 0..self.accumulators() {
+                self.w.mul(i, i, temps[0])?;
+            }
+        }
+        if !s.bias_first() {
+            self.late_bias(temps)?;
+        }
+        if let Some(residual) = &s.residual {
+            self.add_residual(residual, temps)?;
+        }
+        if let Some(activation) = s.activation {
+            let all: Vec<usize> = (0..self.accumulators()).collect();
+            activation.emit(&mut self.w, &all, temps)?;
+        }
+        for r in 0..s.rows() {
+            for v in 0..s.nv {
+                let (at, acc, lanes) = (self.c_at(r, v), self.acc(r, v), self.lanes_of(v));
+                self.w.store_lanes(at, acc, lanes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn late_bias(&mut self, temps: [usize; 3]) -> Result<()> {
+        let s = self.s;
+        match &s.bias {
+            Bias::None => {}
+            Bias::Column => {
+                for v in 0..s.nv {
+                    self.w.load(temps[0], rcx + v as i32 * self.w.vb())?;
+                    for r in 0..s.rows() {
+                        let acc = self.acc(r, v);
+                        self.w.add(acc, acc, temps[0])?;
+                    }
+                }
+            }
+            Bias::Row(rows) => {
+                for (r, &row) in rows.iter().enumerate() {
+                    self.w.broadcast(temps[0], rcx + row)?;
+                    for v in 0..s.nv {
+                        let acc = self.acc(r, v);
+                        self.w.add(acc, acc, temps[0])?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_residual(&mut self, residual: &Residual, temps: [usize; 3]) -> Result<()> {
+        const BASE: AsmRegister64 = r8;
+        if residual.scale != 1.0 {
+            self.w.splat(temps[1], residual.scale)?;
+        }
+        for (r, &row) in residual.rows.iter().enumerate() {
+            for v in 0..self.s.nv {
+                let (acc, lanes) = (self.acc(r, v), self.lanes_of(v));
+                self.w.load_lanes(temps[0], BASE + (row + v as i32 * residual.vector_step), lanes)?;
+                match residual.scale == 1.0 {
+                    true => self.w.add(acc, acc, temps[0])?,
+                    false => self.w.fma(acc, temps[0], temps[1])?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,367 @@
+//! Matrix products: `Y = act(alpha * A·B + bias + beta * R)`, batched.
+
+use super::activation::Activation;
+use super::nest::{BiasKind, Epilogue, Nest, NestArgs, Reduction, Strides};
+use super::split::Split;
+use super::tile;
+use crate::asm::Isa;
+use crate::error::{Error, Result};
+use crate::module::{Emitter, Kernel, Operand};
+use cranelift_module::Module;
+
+/// A batch dim: its count and the distance of neighbouring matrices in elements (0 to use one matrix again).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchDim {
+    /// Matrices.
+    pub count: usize,
+    /// Elements between matrices of A.
+    pub a: usize,
+    /// Elements between matrices of B; when B is packed, in matrices: 0 for one B, 1 for one each.
+    pub b: usize,
+    /// Elements between biases.
+    pub bias: usize,
+    /// Elements between residuals.
+    pub residual: usize,
+    /// Elements between results.
+    pub y: usize,
+}
+
+/// How B is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BStorage {
+    /// As [`Gemm::pack_b`] lays it out: for constant B.
+    Packed,
+    /// Row-major `[K, N]` in place, with this many elements between rows.
+    InPlace {
+        /// Elements between rows.
+        row: usize,
+    },
+}
+
+/// The bias operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GemmBias {
+    /// None.
+    None,
+    /// `[N]`, one value a column; the operand is padded to [`Gemm::bias_elems`].
+    Columns,
+    /// `[M]`, one value a row.
+    Rows,
+    /// One value for all.
+    Scalar,
+}
+
+/// A second added term `[M, N]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GemmResidual {
+    /// Elements between rows (0 when one row serves all).
+    pub row: usize,
+    /// Factor (Gemm's beta).
+    pub scale: f32,
+}
+
+/// One matrix product. Columns of Y and of the residual are contiguous.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gemm {
+    /// Rows of A and Y.
+    pub m: usize,
+    /// Columns of B and Y.
+    pub n: usize,
+    /// Columns of A, rows of B. Not 0: a product of nothing is the caller's fill.
+    pub k: usize,
+    /// Batch dims, outermost first.
+    pub batch: Vec<BatchDim>,
+    /// Elements between rows of A.
+    pub a_row: usize,
+    /// Elements between columns of A: 1, or the pitch of a transposed A.
+    pub a_col: usize,
+    /// B.
+    pub b: BStorage,
+    /// Elements between rows of Y.
+    pub y_row: usize,
+    /// Factor of the product. For constant B fold it into the weights instead.
+    pub alpha: f32,
+    /// Bias operand.
+    pub bias: GemmBias,
+    /// Residual operand.
+    pub residual: Option<GemmResidual>,
+    /// Applied last.
+    pub activation: Option<Activation>,
+}
+
+/// Bytes of B that one block of column panels may have: a good part of L2.
+const B_BLOCK_BYTES: usize = 512 << 10;
+/// Longest run of k in one kernel call when there are many rows.
+const K_CHUNK: usize = 1024;
+
+impl Gemm {
+    /// A plain product of row-major matrices.
+    pub fn new(m: usize, n: usize, k: usize, b: BStorage) -> Gemm {
+        Gemm {
+            m,
+            n,
+            k,
+            batch: Vec::new(),
+            a_row: k,
+            a_col: 1,
+            b,
+            y_row: n,
+            alpha: 1.0,
+            bias: GemmBias::None,
+            residual: None,
+            activation: None,
+        }
+    }
+
+    fn vectors(&self, isa: Isa) -> Split {
+        self.tiling(isa).vectors
+    }
+
+    fn tiling(&self, isa: Isa) -> tile::Tiling {
+        let vectors = self.n.div_ceil(isa.lanes());
+        if self.b == BStorage::Packed || vectors < 2 {
+            return tile::choose(isa, self.m, 1, vectors, self.k);
+        }
+        tile::choose(isa, self.m, 1, vectors, self.k)
+    }
+
+    /// Elements of packed B for one matrix.
+    pub fn packed_elems(&self, isa: Isa) -> usize {
+        self.n.div_ceil(isa.lanes()) * isa.lanes() * self.k
+    }
+
+    /// Elements of the bias operand: columns are padded to whole vectors (with anything).
+    pub fn bias_elems(&self, isa: Isa) -> usize {
+        match self.bias {
+            GemmBias::None => 0,
+            GemmBias::Columns => self.n.div_ceil(isa.lanes()) * isa.lanes(),
+            GemmBias::Rows => self.m,
+            GemmBias::Scalar => 1,
+        }
+    }
+
+    /// Packs one constant B into `out` (of [`Gemm::packed_elems`]): column panels of the kernel's width, k by k. Element
+    /// `(k, n)` of B is `b[k * row + n * col]`, times `scale`.
+    ///
+    /// # Errors
+    /// When `out` or `b` is too small.
+    pub fn pack_b(
+        &self,
+        isa: Isa,
+        b: &[f32],
+        row: usize,
+        col: usize,
+        scale: f32,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let need = (self.k - 1) * row + (self.n - 1) * col + 1;
+        if out.len() < self.packed_elems(isa) || b.len() < need {
+            return Err(Error::invalid(
+                "gemm",
+                format!(
+                    "packing B of {} elements into {}, needs {need} and {}",
+                    b.len(),
+                    out.len(),
+                    self.packed_elems(isa)
+                ),
+            ));
+        }
+        let lanes = isa.lanes();
+        let split = self.vectors(isa);
+        let mut rest = out;
+        for i in 0..split.pieces {
+            let (first, width) = (split.start(i) * lanes, split.size(i) * lanes);
+            let (panel, tail) = rest.split_at_mut(width * self.k);
+            rest = tail;
+            let used = width.min(self.n - first);
+            for (k, line) in panel.chunks_exact_mut(width).enumerate() {
+                let (values, padding) = line.split_at_mut(used);
+                for (j, v) in values.iter_mut().enumerate() {
+                    *v = b[k * row + (first + j) * col] * scale;
+                }
+                padding.fill(0.0);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.m == 0 || self.n == 0 || self.k == 0 || self.batch.iter().any(|d| d.count == 0) {
+            return Err(Error::unsupported(
+                "gemm",
+                format!("an empty product {}x{}x{}", self.m, self.n, self.k),
+            ));
+        }
+        Ok(())
+    }
+
+    fn span(&self, what: &str, inner: usize, step: impl Fn(&BatchDim) -> usize) -> Result<usize> {
+        let outer = self
+            .batch
+            .iter()
+            .try_fold(0usize, |s, d| step(d).checked_mul(d.count - 1).and_then(|v| s.checked_add(v)));
+        let bytes = outer
+            .and_then(|o| o.checked_add(inner))
+            .and_then(|e| e.checked_mul(4))
+            .filter(|&b| b <= isize::MAX as usize);
+        bytes.ok_or_else(|| Error::invalid("gemm", format!("operand {what} is too large")))
+    }
+
+    /// Operands in order: `a`, `b`, then `bias` and `residual` when there are such, then `y`.
+    fn operands(&self, isa: Isa) -> Result<Vec<Operand>> {
+        let a = (self.m - 1) * self.a_row + (self.k - 1) * self.a_col + 1;
+        let mut ops = vec![Operand::read("a", self.span("a", a, |d| d.a)?)];
+        let b = match self.b {
+            BStorage::Packed => self.span("b", self.packed_elems(isa), |d| d.b * self.packed_elems(isa))?,
+            BStorage::InPlace { row } => self.span("b", (self.k - 1) * row + self.n, |d| d.b)?,
+        };
+        ops.push(Operand::read("b", b));
+        if self.bias != GemmBias::None {
+            ops.push(Operand::read("bias", self.span("bias", self.bias_elems(isa), |d| d.bias)?));
+        }
+        if let Some(r) = self.residual {
+            ops.push(Operand::read(
+                "residual",
+                self.span("residual", (self.m - 1) * r.row + self.n, |d| d.residual)?,
+            ));
+        }
+        ops.push(Operand::write("y", self.span("y", (self.m - 1) * self.y_row + self.n, |d| d.y)?));
+        Ok(ops)
+    }
+
+    fn nest(&self, isa: Isa, threads: usize) -> Nest {
+        let tiling = self.tiling(isa);
+        let vb = isa.vector_bytes() as i64;
+        let nv = tiling.vectors.size(0);
+        // B is used once by each row tile: with one tile there is nothing to keep in cache.
+        let kc = if tiling.rows.pieces > 1 { K_CHUNK } else { self.k };
+        let chunks = Split::at_most(self.k, kc);
+        let panel_bytes = chunks.size(0) * nv * isa.vector_bytes();
+        let per_block = if tiling.rows.pieces > 1 { (B_BLOCK_BYTES / panel_bytes).max(1) } else { 1 };
+        let mut vector_blocks = tiling.vectors.pieces.div_ceil(per_block);
+        let batch: usize = self.batch.iter().map(|d| d.count).product();
+        let mut row_blocks = 1;
+        if threads > 1 && !balanced(batch * vector_blocks, threads) {
+            // Rows are the better cut when there are many: each thread then reads its own A and all of B.
+            if tiling.rows.pieces >= 2 * threads {
+                row_blocks = threads;
+            } else if tiling.vectors.pieces >= threads {
+                vector_blocks = tiling.vectors.pieces.min(vector_blocks.next_multiple_of(threads));
+            } else {
+                row_blocks = tiling.rows.pieces.min(threads);
+            }
+        }
+        let e = |n: usize| 4 * n as i64;
+        let (b_step, k_bytes, w_vector) = match self.b {
+            BStorage::Packed => (None, 0, self.k as i64 * vb),
+            BStorage::InPlace { row } => (Some(4 * row as i32), e(row), vb),
+        };
+        let _ = k_bytes;
+        let packed = self.packed_elems(isa);
+        let batch = self.batch.iter().map(|d| {
+            let w = match self.b {
+                BStorage::Packed => e(d.b * packed),
+                BStorage::InPlace { .. } => e(d.b),
+            };
+            (d.count, Strides { x: e(d.a), w, bias: e(d.bias), residual: e(d.residual), y: e(d.y) })
+        });
+        let bias_vector = if self.bias == GemmBias::Columns { vb } else { 0 };
+        let bias_row = if self.bias == GemmBias::Rows { 4 } else { 0 };
+        Nest {
+            isa,
+            batch: batch.collect(),
+            rows: tiling.rows,
+            row: Strides {
+                x: e(self.a_row),
+                w: 0,
+                bias: bias_row,
+                residual: e(self.residual.map_or(0, |r| r.row)),
+                y: e(self.y_row),
+            },
+            row_blocks,
+            cols: Split::into(1, 1),
+            col: Strides::default(),
+            vectors: tiling.vectors,
+            vector: Strides { x: 0, w: w_vector, bias: bias_vector, residual: vb, y: vb },
+            vector_blocks,
+            last_lanes: (self.n - 1) % isa.lanes() + 1,
+            b_step,
+            reduction: Reduction {
+                chunks,
+                x_step: e(self.a_col),
+                products: 1,
+                straight: true,
+                loops: Vec::new(),
+                taps: vec![0],
+                k: 0,
+                tail_k: 0,
+                a_step: 4 * self.a_col as i32,
+            },
+            epilogue: Epilogue {
+                alpha: self.alpha,
+                bias: match self.bias {
+                    GemmBias::None => BiasKind::None,
+                    GemmBias::Columns => BiasKind::Column,
+                    GemmBias::Rows | GemmBias::Scalar => BiasKind::Row,
+                },
+                residual: self.residual.map(|r| r.scale),
+                activation: self.activation,
+            },
+            base: Strides::default(),
+            prefetch: 1024,
+            vectors_first: true,
+        }
+    }
+
+    /// The step function; operands `a`, `b`, [`bias`], [`residual`], `y`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for empty products and offsets beyond 2 GiB inside a tile.
+    pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
+        self.check()?;
+        let isa = e.isa();
+        let limit = i32::MAX as usize / 4 / 32;
+        let pitches = [
+            self.a_row,
+            self.a_col,
+            self.y_row,
+            if let BStorage::InPlace { row } = self.b { row } else { 0 },
+        ];
+        if let Some(p) = pitches.iter().find(|&&p| p > limit) {
+            return Err(Error::unsupported("gemm", format!("a pitch of {p} elements is above {limit}")));
+        }
+        let operands = self.operands(isa)?;
+        let nest = self.nest(isa, threads.max(1));
+        let tasks = nest.units().min(threads.max(1));
+        let kernels = nest.define_kernels(e)?;
+        let (bias, residual, y) = (self.bias != GemmBias::None, self.residual.is_some(), operands.len() - 1);
+        let func = e.step("gemm", operands.len(), |m, b, p, task| {
+            let args = NestArgs {
+                x: p[0],
+                w: p[1],
+                bias: if bias { p[2] } else { p[0] },
+                residual: if residual { p[y - 1] } else { p[0] },
+                y: p[y],
+            };
+            nest.emit(m, b, args, task, tasks, &kernels, &mut |_, _, _, _, _| {});
+            Ok(())
+        })?;
+        let batch: usize = self.batch.iter().map(|d| d.count).product();
+        let count = if batch == 1 { String::new() } else { format!("{batch}x ") };
+        let name = format!(
+            "gemm {count}{}x{}x{} {isa} {}x{}",
+            self.m,
+            self.n,
+            self.k,
+            nest.rows.size(0),
+            nest.vectors.size(0)
+        );
+        let flops = 2 * (batch as u64) * self.m as u64 * self.n as u64 * self.k as u64;
+        Ok(Kernel { func, name, operands, tasks, flops })
+    }
+}
+
+/// True when dealing `units` out to `threads` wastes little.
+pub(super) fn balanced(units: usize, threads: usize) -> bool {
+    units.is_multiple_of(threads) || units >= 8 * threads
+}

@@ -1,0 +1,16 @@
+//! Kernels: plain problem structs in, step functions out. Nothing here knows of graphs.
+//!
+//! Each problem struct has `build(emitter, threads) -> Kernel`; the kernel lists its operands, whose sizes the caller
+//! checks through [`crate::module::Step::run`]. Everything but the pointers is a constant of the code.
+
+pub mod activation;
+pub mod brgemm;
+mod brgemm_clif;
+pub mod clif;
+pub mod conv;
+pub mod gemm;
+pub mod halo;
+pub mod layout;
+pub mod nest;
+pub mod split;
+pub mod tile;

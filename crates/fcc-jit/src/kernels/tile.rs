@@ -1,0 +1,67 @@
+//! Choosing the micro-kernel's tile: a model of its cycles for each k.
+
+use super::brgemm::max_rows;
+use super::split::Split;
+use crate::asm::Isa;
+
+/// How output rows, columns and column vectors are cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tiling {
+    /// Rows of output pixels.
+    pub rows: Split,
+    /// Pixels of a row.
+    pub cols: Split,
+    /// Column vectors.
+    pub vectors: Split,
+}
+
+/// Cycles of one k of a tile of `r` rows and `nv` vectors: the slower of multiply, load and latency.
+fn cycles(isa: Isa, r: usize, nv: usize) -> f64 {
+    let fma = (r * nv) as f64 / 2.0;
+    let loads = (r + nv) as f64 / 2.0;
+    // Issue: every load, and every multiply that does not take its load with it.
+    let folded = r == 1 || (nv == 1 && isa == Isa::Avx512);
+    let issue = (if folded { r * nv + 1 } else { r * nv + r + nv }) as f64 / 5.5;
+    fma.max(loads).max(issue).max(4.0)
+}
+
+/// The cheapest tiling of `rows x cols` pixels and `vectors` column vectors for sums of `k` products.
+pub fn choose(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize) -> Tiling {
+    let mut best: Option<(f64, Tiling)> = None;
+    for nv in [2, 1, 3, 4, 6, 8, 12, 16] {
+        let max = max_rows(isa, nv);
+        if max == 0 || (nv > 4 && rows * cols > 1) {
+            continue;
+        }
+        let vectors = Split::at_most(vectors, nv);
+        for th in 1..=rows.min(max).min(8) {
+            let rows = Split::at_most(rows, th);
+            for tw in [max / th, max / (2 * th)] {
+                let cols = Split::at_most(cols, tw.max(1));
+                let tiling = Tiling { rows, cols, vectors };
+                let cost = cost(isa, &tiling, k) * if nv == 2 { 1.0 } else { 1.01 };
+                if best.as_ref().is_none_or(|b| cost < b.0 * 0.999) {
+                    best = Some((cost, tiling));
+                }
+            }
+        }
+    }
+    let one = |n| Split::at_most(n, 1);
+    best.map_or(Tiling { rows: one(rows), cols: one(cols), vectors: one(vectors) }, |b| b.1)
+}
+
+fn cost(isa: Isa, t: &Tiling, k: usize) -> f64 {
+    let mut sum = 0.0;
+    for r in t.rows.runs() {
+        for c in t.cols.runs() {
+            for v in t.vectors.runs() {
+                let calls = ((r.to - r.from) * (c.to - c.from) * (v.to - v.from)) as f64;
+                let tile = r.size * c.size;
+                // A call and its loads, stores and loop entries beside the products.
+                let fixed = 20.0 + (tile * v.size) as f64 * 1.5;
+                sum += calls * (k as f64 * cycles(isa, tile, v.size) + fixed);
+            }
+        }
+    }
+    sum
+}

@@ -1,0 +1,378 @@
+//! One module of machine code: assembled kernels and CLIF nests side by side, called through checked steps.
+
+use crate::asm::Isa;
+use crate::error::{Error, Result};
+use crate::pool::Pool;
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, Value, types::I64};
+use cranelift_codegen::isa::CallConv;
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
+use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
+use std::collections::HashMap;
+
+/// Address space reserved for one module's code: calls between its functions stay within 32-bit range.
+const CODE_RESERVE_BYTES: usize = 256 << 20;
+
+/// Whether a step reads or writes an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Only written. Bytes that the step does not write keep what they held.
+    Write,
+    /// Read and written.
+    ReadWrite,
+    /// Working space: what it held before does not matter and what it holds after means nothing. All tasks share it
+    /// (each has its part), so it must hold `bytes` in whole.
+    Scratch,
+}
+
+/// One buffer that a step touches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operand {
+    /// Its role: `x`, `w`, `bias`, `residual`, `y`, `scratch`.
+    pub name: &'static str,
+    /// The step touches bytes `0..bytes` of it.
+    pub bytes: usize,
+    /// How.
+    pub access: Access,
+}
+
+impl Operand {
+    /// An operand that is only read.
+    pub fn read(name: &'static str, bytes: usize) -> Operand {
+        Operand { name, bytes, access: Access::Read }
+    }
+    /// An operand that is only written.
+    pub fn write(name: &'static str, bytes: usize) -> Operand {
+        Operand { name, bytes, access: Access::Write }
+    }
+    /// Working space.
+    pub fn scratch(bytes: usize) -> Operand {
+        Operand { name: "scratch", bytes, access: Access::Scratch }
+    }
+}
+
+/// A step function and what it needs: everything but the pointers is a constant of the code.
+///
+/// The machine function is `extern "sysv64" fn(args: *const *mut u8, task: u64)`: `args` has one pointer for each of
+/// `operands`, in that order; `task` is in `0..tasks`. Tasks of one step may run at the same time, each at most once.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The function in its module.
+    pub func: FuncId,
+    /// A short name for profiles, such as `conv 3x3/1 64->64 56x56 avx512 14x2`.
+    pub name: String,
+    /// The buffers, in the order of `args`.
+    pub operands: Vec<Operand>,
+    /// Number of tasks.
+    pub tasks: usize,
+    /// Floating-point operations of one run, counting a multiply-add as two.
+    pub flops: u64,
+}
+
+/// Emits functions into any Cranelift module: a JIT module here, an object file for ahead-of-time use.
+pub struct Emitter<M: Module> {
+    /// The module.
+    pub module: M,
+    isa: Isa,
+    context: Context,
+    builder: FunctionBuilderContext,
+    functions: u32,
+    cache: HashMap<String, FuncId>,
+}
+
+/// The Cranelift settings that every function is compiled with.
+pub fn flags(pic: bool) -> Result<settings::Flags> {
+    let mut builder = settings::builder();
+    let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
+    for (name, value) in [
+        ("use_colocated_libcalls", "false"),
+        ("is_pic", if pic { "true" } else { "false" }),
+        ("opt_level", "none"),
+        ("regalloc_algorithm", "single_pass"),
+        ("enable_verifier", verifier),
+    ] {
+        builder.set(name, value).map_err(|e| Error::Codegen(format!("cranelift setting {name}: {e}")))?;
+    }
+    Ok(settings::Flags::new(builder))
+}
+
+impl<M: Module> Emitter<M> {
+    /// Emits into `module` at level `isa`.
+    pub fn new(module: M, isa: Isa) -> Emitter<M> {
+        let context = module.make_context();
+        Emitter {
+            module,
+            isa,
+            context,
+            builder: FunctionBuilderContext::new(),
+            functions: 0,
+            cache: HashMap::new(),
+        }
+    }
+
+    /// The level that kernels are made for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// A signature of `params` pointer-sized integers and no result.
+    pub fn signature(&self, params: usize) -> Signature {
+        let mut sig = Signature::new(CallConv::SystemV);
+        sig.params = vec![AbiParam::new(I64); params];
+        sig
+    }
+
+    fn declare(&mut self, what: &str, params: usize) -> Result<FuncId> {
+        self.functions += 1;
+        let name = format!("{what}_{}", self.functions);
+        let sig = self.signature(params);
+        Ok(self.module.declare_function(&name, Linkage::Local, &sig)?)
+    }
+
+    /// Adds assembled code: position independent, System V, `params` integer parameters.
+    pub fn assembled(&mut self, what: &str, params: usize, code: &[u8]) -> Result<FuncId> {
+        let id = self.declare(what, params)?;
+        self.module.define_function_bytes(id, 64, code, &[])?;
+        Ok(id)
+    }
+
+    /// The function that `make` emits, made once for each `key`: the key must hold everything that the code depends on.
+    pub fn cached(
+        &mut self,
+        key: String,
+        make: impl FnOnce(&mut Emitter<M>) -> Result<FuncId>,
+    ) -> Result<FuncId> {
+        if let Some(&id) = self.cache.get(&key) {
+            return Ok(id);
+        }
+        let id = make(self)?;
+        self.cache.insert(key, id);
+        Ok(id)
+    }
+
+    /// Adds a CLIF function of `params` integer parameters; `body` emits everything but the final `return`.
+    pub fn clif(
+        &mut self,
+        what: &str,
+        params: usize,
+        body: impl FnOnce(&mut M, &mut FunctionBuilder, &[Value]) -> Result<()>,
+    ) -> Result<FuncId> {
+        use cranelift_codegen::ir::InstBuilder;
+        let id = self.declare(what, params)?;
+        let sig = self.signature(params);
+        self.context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), sig);
+        let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
+        let entry = b.create_block();
+        b.append_block_params_for_function_params(entry);
+        b.switch_to_block(entry);
+        let args = b.block_params(entry).to_vec();
+        let made = body(&mut self.module, &mut b, &args);
+        b.ins().return_(&[]);
+        b.seal_all_blocks();
+        b.finalize(self.module.target_config());
+        let defined = match made {
+            Ok(()) => self.module.define_function(id, &mut self.context).map_err(Error::from),
+            Err(e) => Err(e),
+        };
+        self.module.clear_context(&mut self.context);
+        defined.map(|()| id)
+    }
+
+    /// Adds a step function: [`Emitter::clif`] with `args` loaded; `body` gets the operand pointers and the task number.
+    pub fn step(
+        &mut self,
+        what: &str,
+        operands: usize,
+        body: impl FnOnce(&mut M, &mut FunctionBuilder, &[Value], Value) -> Result<()>,
+    ) -> Result<FuncId> {
+        use cranelift_codegen::ir::{InstBuilder, MemFlagsData};
+        self.clif(what, 2, |m, b, args| {
+            let flags = MemFlagsData::new().with_notrap();
+            let pointers: Vec<Value> =
+                (0..operands).map(|i| b.ins().load(I64, flags, args[0], 8 * i as i32)).collect();
+            body(m, b, &pointers, args[1])
+        })
+    }
+}
+
+/// A JIT module: emit kernels, [`Code::finalize`], then run them. Its memory is freed when it is dropped.
+pub struct Code {
+    // `None` only while dropping.
+    emitter: Option<Emitter<JITModule>>,
+}
+
+// SAFETY: a JITModule is not Send/Sync only because its memory provider is a trait object and its symbol lookups are
+// closures. Code holds an ArenaMemoryProvider (Send) and gives no shared access that mutates: every emitting method
+// takes `&mut self`, and `run` reads finished code.
+unsafe impl Send for Code {}
+// SAFETY: as above.
+unsafe impl Sync for Code {}
+
+impl Code {
+    /// An empty module at level `isa`, limited to what this CPU has.
+    pub fn new(isa: Isa) -> Result<Code> {
+        let target = cranelift_native::builder().map_err(|e| Error::unsupported("machine code", e))?;
+        let target = target.finish(flags(false)?).map_err(|e| Error::Codegen(e.to_string()))?;
+        let mut builder = JITBuilder::with_isa(target, default_libcall_names());
+        let memory = ArenaMemoryProvider::new_with_size(CODE_RESERVE_BYTES)
+            .map_err(|e| Error::Codegen(format!("reserving code memory: {e}")))?;
+        builder.memory_provider(Box::new(memory));
+        let module = JITModule::new(builder);
+        Ok(Code { emitter: Some(Emitter::new(module, Isa::detect().limited_to(isa))) })
+    }
+
+    /// The emitter that kernels are built with.
+    pub fn emitter(&mut self) -> &mut Emitter<JITModule> {
+        match &mut self.emitter {
+            Some(e) => e,
+            None => unreachable!("the emitter is taken only by drop"),
+        }
+    }
+
+    /// The level that kernels are made for.
+    pub fn isa(&self) -> Isa {
+        self.emitter.as_ref().map_or(Isa::Baseline, |e| e.isa)
+    }
+
+    /// Makes everything emitted so far callable; more may be emitted afterwards, followed by another call.
+    pub fn finalize(&mut self) -> Result<()> {
+        Ok(self.emitter().module.finalize_definitions()?)
+    }
+
+    /// The finished function of a kernel, for [`Step::run`].
+    ///
+    /// # Errors
+    /// When the module does not know the function.
+    pub fn step(&self, kernel: &Kernel) -> Result<Step> {
+        let emitter = self.emitter.as_ref().ok_or_else(|| Error::Codegen("module is gone".into()))?;
+        let address = emitter.module.get_finalized_function(kernel.func);
+        if address.is_null() {
+            return Err(Error::Codegen(format!("{} is not finalized", kernel.name)));
+        }
+        // SAFETY: the function was defined with the signature of `StepFn` (Emitter::step, or assembled with two
+        // parameters) and the System V convention, and is finalized.
+        let entry = unsafe { std::mem::transmute::<*const u8, StepFn>(address) };
+        Ok(Step {
+            entry,
+            tasks: kernel.tasks,
+            operands: kernel.operands.iter().map(|o| (o.bytes, o.access)).collect(),
+        })
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        if let Some(emitter) = self.emitter.take() {
+            // SAFETY: Steps are only run through `unsafe fn Step::run`, whose contract is that the Code is alive.
+            unsafe { emitter.module.free_memory() }
+        }
+    }
+}
+
+/// The machine function of a step.
+#[cfg(target_arch = "x86_64")]
+pub type StepFn = unsafe extern "sysv64" fn(args: *const *mut u8, task: u64);
+/// The machine function of a step.
+#[cfg(not(target_arch = "x86_64"))]
+pub type StepFn = unsafe extern "C" fn(args: *const *mut u8, task: u64);
+
+/// A buffer given to a step: a pointer and the number of bytes that may be touched from it.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffer {
+    /// First byte.
+    pub ptr: *mut u8,
+    /// Bytes from there.
+    pub bytes: usize,
+}
+
+/// A callable step.
+#[derive(Clone, Debug)]
+pub struct Step {
+    entry: StepFn,
+    tasks: usize,
+    operands: Vec<(usize, Access)>,
+}
+
+impl Step {
+    /// Runs all tasks on the pool; returns when all are done.
+    ///
+    /// # Errors
+    /// The first operand that is missing or smaller than the kernel needs; nothing ran then.
+    ///
+    /// # Safety
+    /// The [`Code`] that made this step is alive. Each buffer of `args` is valid for reads, and for writes where the
+    /// operand is written, of the bytes it claims; no other thread writes what is read or touches what is written
+    /// during the call, and written buffers overlap no other buffer of `args`.
+    pub unsafe fn run(&self, pool: &Pool, args: &[Buffer]) -> Result<()> {
+        let pointers = self.check(args)?;
+        let pointers = pointers.as_slice();
+        if self.tasks == 1 {
+            // SAFETY: sizes were checked; the rest is the caller's promise.
+            unsafe { (self.entry)(pointers.as_ptr(), 0) };
+            return Ok(());
+        }
+        let shared = Shared(pointers.as_ptr());
+        let entry = self.entry;
+        pool.run(self.tasks, &|task| {
+            let shared = &shared;
+            // SAFETY: as above; tasks of one step write disjoint bytes by construction of the kernels.
+            unsafe { entry(shared.0, task as u64) };
+        });
+        Ok(())
+    }
+
+    fn check(&self, args: &[Buffer]) -> Result<Pointers> {
+        if args.len() != self.operands.len() {
+            return Err(Error::invalid(
+                "step",
+                format!("got {} buffers, needs {}", args.len(), self.operands.len()),
+            ));
+        }
+        let mut pointers = Pointers::new(args.len());
+        for (i, (arg, &(bytes, _))) in args.iter().zip(&self.operands).enumerate() {
+            if arg.bytes < bytes || (bytes > 0 && arg.ptr.is_null()) {
+                return Err(Error::invalid(
+                    "step",
+                    format!("buffer {i} has {} bytes, the kernel touches {bytes}", arg.bytes),
+                ));
+            }
+            pointers.set(i, arg.ptr);
+        }
+        Ok(pointers)
+    }
+}
+
+/// The pointer array of a call, on the stack for the usual small counts.
+enum Pointers {
+    Inline([*mut u8; 12], usize),
+    Heap(Vec<*mut u8>),
+}
+impl Pointers {
+    fn new(n: usize) -> Pointers {
+        if n <= 12 {
+            Pointers::Inline([std::ptr::null_mut(); 12], n)
+        } else {
+            Pointers::Heap(vec![std::ptr::null_mut(); n])
+        }
+    }
+    fn set(&mut self, i: usize, p: *mut u8) {
+        match self {
+            Pointers::Inline(a, _) => a[i] = p,
+            Pointers::Heap(v) => v[i] = p,
+        }
+    }
+    fn as_slice(&self) -> &[*mut u8] {
+        match self {
+            Pointers::Inline(a, n) => &a[..*n],
+            Pointers::Heap(v) => v,
+        }
+    }
+}
+
+struct Shared(*const *mut u8);
+// SAFETY: the array behind the pointer outlives `Pool::run`, and is only read.
+unsafe impl Sync for Shared {}

@@ -1,0 +1,168 @@
+//! Matrix products against plain loops: exact on small integers, at every level.
+
+mod common;
+use common::{Rng, levels, run};
+use fcc_jit::asm::Isa;
+use fcc_jit::kernels::activation::Activation;
+use fcc_jit::kernels::gemm::{BStorage, BatchDim, Gemm, GemmBias, GemmResidual};
+use fcc_jit::module::Code;
+use fcc_jit::pool::Pool;
+
+struct Case {
+    gemm: Gemm,
+    threads: usize,
+}
+
+/// Runs one case on integers and compares bit by bit. `b` of the case says packed or in place; A may be transposed.
+fn check(isa: Isa, case: &Case, rng: &mut Rng) {
+    let g = &case.gemm;
+    let batch: usize = g.batch.iter().map(|d| d.count).product();
+    assert!(g.batch.len() <= 1);
+    let step = g.batch.first().copied().unwrap_or_default();
+    let a_elems = (g.m - 1) * g.a_row + (g.k - 1) * g.a_col + 1;
+    let a = rng.ints(step.a * (batch - 1) + a_elems);
+    let b_row = if let BStorage::InPlace { row } = g.b { row } else { g.n };
+    let b_elems = (g.k - 1) * b_row + g.n;
+    let b_count = if step.b == 0 { 1 } else { batch };
+    let b = rng.ints(b_count * b_elems);
+    let bias_len = match g.bias {
+        GemmBias::None => 0,
+        GemmBias::Columns => g.n,
+        GemmBias::Rows => g.m,
+        GemmBias::Scalar => 1,
+    };
+    let mut bias = rng.ints(bias_len);
+    let residual = rng.ints(g.residual.map_or(0, |r| step.residual * (batch - 1) + (g.m - 1) * r.row + g.n));
+    let y_elems = step.y * (batch - 1) + (g.m - 1) * g.y_row + g.n;
+    let mut want = vec![-77.0f32; y_elems];
+    for i in 0..batch {
+        for m in 0..g.m {
+            for n in 0..g.n {
+                let bb = if step.b == 0 { 0 } else { i * b_elems };
+                let sum: i64 = (0..g.k)
+                    .map(|k| a[i * step.a + m * g.a_row + k * g.a_col] as i64 * b[bb + k * b_row + n] as i64)
+                    .sum();
+                let mut v = sum as f32 * g.alpha;
+                v += match g.bias {
+                    GemmBias::None => 0.0,
+                    GemmBias::Columns => bias[n],
+                    GemmBias::Rows => bias[m],
+                    GemmBias::Scalar => bias[0],
+                };
+                if let Some(r) = g.residual {
+                    v += r.scale * residual[i * step.residual + m * r.row + n];
+                }
+                if g.activation == Some(Activation::Relu) {
+                    v = v.max(0.0);
+                }
+                want[i * step.y + m * g.y_row + n] = v;
+            }
+        }
+    }
+    let mut code = Code::new(isa).expect("code");
+    let kernel = g.build(code.emitter(), case.threads).expect("build");
+    code.finalize().expect("finalize");
+    let b = match g.b {
+        BStorage::InPlace { .. } => b,
+        BStorage::Packed => {
+            let mut packed = Vec::new();
+            for one in b.chunks(b_elems) {
+                let mut out = vec![f32::NAN; g.packed_elems(isa)];
+                g.pack_b(isa, one, g.n, 1, 1.0, &mut out).expect("pack");
+                packed.extend(out);
+            }
+            packed
+        }
+    };
+    bias.resize(g.bias_elems(isa), f32::NAN);
+    let mut buffers = vec![a, b];
+    if g.bias != GemmBias::None {
+        buffers.push(bias);
+    }
+    if g.residual.is_some() {
+        buffers.push(residual);
+    }
+    buffers.push(vec![-77.0; y_elems]);
+    run(&code, &kernel, &Pool::new(case.threads), &mut buffers);
+    let got = buffers.pop().expect("y");
+    for (i, (g_, w)) in got.iter().zip(&want).enumerate() {
+        assert!(
+            g_.to_bits() == w.to_bits() || g_ == w,
+            "{} {g:?}: element {i} is {g_}, not {w}",
+            kernel.name
+        );
+    }
+}
+
+#[test]
+fn every_size_up_to_70_in_each_dim() {
+    let mut rng = Rng(1);
+    for isa in levels() {
+        for size in 1..=70 {
+            for dim in 0..3 {
+                let mut s = [rng.range(1, 70), rng.range(1, 70), rng.range(1, 70)];
+                s[dim] = size;
+                let packed = rng.below(2) == 0;
+                let b =
+                    if packed { BStorage::Packed } else { BStorage::InPlace { row: s[1] + rng.below(3) } };
+                let mut gemm = Gemm::new(s[0], s[1], s[2], b);
+                gemm.bias =
+                    [GemmBias::None, GemmBias::Columns, GemmBias::Rows, GemmBias::Scalar][rng.below(4)];
+                if rng.below(3) == 0 {
+                    (gemm.a_row, gemm.a_col) = (1, s[0] + rng.below(2));
+                }
+                if rng.below(3) == 0 {
+                    gemm.residual =
+                        Some(GemmResidual { row: s[1] * rng.below(2), scale: [1.0, -2.0][rng.below(2)] });
+                }
+                if rng.below(2) == 0 {
+                    gemm.activation = Some(Activation::Relu);
+                }
+                gemm.alpha = [1.0, 1.0, 2.0][rng.below(3)];
+                gemm.y_row += rng.below(3);
+                check(isa, &Case { gemm, threads: rng.range(1, 2) }, &mut rng);
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_share_or_own_their_matrices() {
+    let mut rng = Rng(2);
+    for isa in levels() {
+        for (m, n, k) in [(5, 17, 9), (40, 33, 20), (1, 100, 64)] {
+            for (packed, own_b) in [(true, true), (true, false), (false, true), (false, false)] {
+                let b = if packed { BStorage::Packed } else { BStorage::InPlace { row: n } };
+                let mut gemm = Gemm::new(m, n, k, b);
+                let b_step = if !own_b {
+                    0
+                } else if packed {
+                    1
+                } else {
+                    (k - 1) * n + n
+                };
+                gemm.batch = vec![BatchDim { count: 3, a: m * k, b: b_step, bias: 0, residual: 0, y: m * n }];
+                gemm.bias = GemmBias::Columns;
+                check(isa, &Case { gemm, threads: 2 }, &mut rng);
+            }
+        }
+    }
+}
+
+#[test]
+fn long_sums_are_cut_into_chunks() {
+    let mut rng = Rng(3);
+    for isa in levels() {
+        for (m, n, k) in [(33, 40, 2500), (1, 70, 3000), (100, 130, 1025)] {
+            for packed in [true, false] {
+                let b = if packed { BStorage::Packed } else { BStorage::InPlace { row: n } };
+                let mut gemm = Gemm::new(m, n, k, b);
+                gemm.bias = GemmBias::Columns;
+                gemm.alpha = if packed { 1.0 } else { 2.0 };
+                gemm.residual = Some(GemmResidual { row: n, scale: 1.0 });
+                gemm.activation = Some(Activation::Relu);
+                check(isa, &Case { gemm, threads: 2 }, &mut rng);
+            }
+        }
+    }
+}
