@@ -103,6 +103,12 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<fcc_ir::Error> for Error {
+    fn from(error: fcc_ir::Error) -> Self {
+        Error::new(ErrorKind::Invalid, error.to_string())
+    }
+}
+
 /// Adds a place to the error of a `Result`.
 pub(crate) trait At<T> {
     /// Puts an error at the place that `place` names.
