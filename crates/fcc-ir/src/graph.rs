@@ -245,7 +245,8 @@ impl Graph {
     }
     /// All nodes so that producers come first; ties by place in the file. Errors on a cycle.
     pub fn topological(&self) -> Result<Vec<NodeId>> {
-        let key = |ix: NodeIndex| Reverse((self.g[ix].rank, ix));
+        // what has no producers comes first: it must not delay an operator behind others of higher rank
+        let key = |ix: NodeIndex| Reverse((self.g[ix].op().is_some(), self.g[ix].rank, ix));
         let mut waiting: HashMap<NodeIndex, usize> = HashMap::with_capacity(self.g.node_count());
         let mut ready = BinaryHeap::new();
         for ix in self.g.node_indices() {
@@ -257,7 +258,7 @@ impl Graph {
             }
         }
         let mut order = Vec::with_capacity(self.g.node_count());
-        while let Some(Reverse((_, ix))) = ready.pop() {
+        while let Some(Reverse((_, _, ix))) = ready.pop() {
             order.push(NodeId(ix));
             for e in self.g.edges_directed(ix, Outgoing) {
                 if let Some(n) = waiting.get_mut(&e.target()) {

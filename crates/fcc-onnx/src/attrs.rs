@@ -149,7 +149,9 @@ pub(crate) fn export(attr: &Attr, owner: Option<Owner<'_>>) -> Result<AttributeP
         AttrValue::SparseTensor(v) => proto.sparse_tensor = Some(tensors::export_sparse(v)),
         AttrValue::SparseTensors(v) => proto.sparse_tensors = v.iter().map(tensors::export_sparse).collect(),
         AttrValue::Graph(v) => proto.g = Some(export::graph(v, owner)?),
-        AttrValue::Graphs(v) => proto.graphs = v.iter().map(|g| export::graph(g, owner)).collect::<Result<_>>()?,
+        AttrValue::Graphs(v) => {
+            proto.graphs = v.iter().map(|g| export::graph(g, owner)).collect::<Result<_>>()?
+        }
         AttrValue::Type(ty) => {
             let spelt = proto.tp.take().filter(|spelt| types::import(spelt).is_ok_and(|t| t == *ty));
             proto.tp = Some(spelt.unwrap_or_else(|| types::export(ty)));

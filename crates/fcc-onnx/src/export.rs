@@ -7,7 +7,8 @@ use crate::error::{At, quoted};
 use crate::import::{imports, imports_proto};
 use crate::keep::{metadata_proto, put};
 use crate::proto::{
-    FunctionProto, GraphProto, ModelProto, NodeDeviceConfigurationProto, NodeProto, TensorAnnotation, TensorProto,
+    FunctionProto, GraphProto, ModelProto, NodeDeviceConfigurationProto, NodeProto, TensorAnnotation,
+    TensorProto,
 };
 use crate::{Error, ErrorKind, Result, attrs, tensors, types};
 
@@ -49,7 +50,11 @@ impl<'a> Names<'a> {
             if let NodeKind::Capture(_) = self.graph.node(id).kind {
                 let name = self.name(ValueId { node: id, output: 0 })?;
                 if self.graph.value(name).is_some_and(|inner| inner.node != id) {
-                    return Err(Error::invalid("captured value", format!("{} twice", quoted(name)), "unique names"));
+                    return Err(Error::invalid(
+                        "captured value",
+                        format!("{} twice", quoted(name)),
+                        "unique names",
+                    ));
                 }
             }
         }
@@ -96,7 +101,7 @@ pub(crate) fn graph(graph: &Graph, owner: Option<Owner<'_>>) -> Result<GraphProt
     let names = Names { graph, owner: owner.as_ref() };
     let place = || format!("graph {}", quoted(&graph.name));
     let mut proto = graph_head(&names).at(place)?;
-    proto.initializer = initializers(graph).map(|id| initializer(graph, id, false)).collect();
+    proto.initializer = initializers(graph).map(|id| initializer(graph, id, None)).collect();
     proto.node = graph.ops()?.into_iter().map(|id| node(&names, id)).collect::<Result<_>>().at(place)?;
     Ok(proto)
 }
@@ -150,10 +155,12 @@ pub(crate) fn initializers(graph: &Graph) -> impl Iterator<Item = NodeId> + '_ {
 
 /// Writes an initializer under its value's name. An empty message for a node of another kind.
 ///
-/// With `raw`, data that came in a typed field goes to `raw_data`, from where it can move to another file.
-pub(crate) fn initializer(graph: &Graph, id: NodeId, raw: bool) -> TensorProto {
+/// Data of `raw_from_bytes` or more that came in a typed field goes to `raw_data`, from where it can move to
+/// another file.
+pub(crate) fn initializer(graph: &Graph, id: NodeId, raw_from_bytes: Option<usize>) -> TensorProto {
     let NodeKind::Constant(constant) = &graph.node(id).kind else { return TensorProto::default() };
-    let mut proto = tensors::export_as(constant, raw);
+    let mut proto =
+        tensors::export_as(constant, raw_from_bytes.is_some_and(|from| constant.tensor.byte_len() >= from));
     put(&mut proto.name, graph.value_name(ValueId { node: id, output: 0 }));
     proto
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fcc_ir::{Function, Graph, Model, NewNode, NodeId, Opsets, QuantAnnotation, Slot, ValueId, ValueInfo, ValueType};
+use fcc_ir::{
+    Function, Graph, Model, NewNode, NodeId, Opsets, QuantAnnotation, Slot, ValueId, ValueInfo, ValueType,
+};
 use prost::Message;
 
 use crate::error::{At, quoted};
@@ -32,7 +34,11 @@ pub(crate) fn model(mut proto: ModelProto, source: &mut Source) -> Result<Model>
         }
         got => {
             let got = got.map_or("none".to_string(), |v| v.to_string());
-            return Err(Error::invalid("ir_version", got, format!("1 to {NEWEST_IR}: is this an ONNX model?")));
+            return Err(Error::invalid(
+                "ir_version",
+                got,
+                format!("1 to {NEWEST_IR}: is this an ONNX model?"),
+            ));
         }
     };
     let graph_proto = proto.graph.take().ok_or_else(|| Error::invalid("graph", "none", "a graph"))?;
@@ -59,7 +65,11 @@ pub(crate) fn model(mut proto: ModelProto, source: &mut Source) -> Result<Model>
     for function_proto in std::mem::take(&mut proto.functions) {
         let f = function(function_proto, source)?;
         if !known.insert((f.domain.clone(), f.name.clone(), f.overload.clone())) {
-            return Err(Error::invalid("functions", format!("{} twice", quoted(&f.name)), "unique functions"));
+            return Err(Error::invalid(
+                "functions",
+                format!("{} twice", quoted(&f.name)),
+                "unique functions",
+            ));
         }
         functions.push(f);
     }
@@ -171,7 +181,8 @@ impl Captures {
         if let Some(index) = self.index.get(name) {
             return Ok(*index);
         }
-        let index = u32::try_from(self.names.len()).map_err(|_| Error::invalid("captures", "2^32", "fewer"))?;
+        let index =
+            u32::try_from(self.names.len()).map_err(|_| Error::invalid("captures", "2^32", "fewer"))?;
         self.names.push(name.to_string());
         self.index.insert(name.to_string(), index);
         Ok(index)
@@ -314,7 +325,12 @@ impl<'s> Builder<'s> {
             .collect()
     }
 
-    fn node(&mut self, mut proto: NodeProto, graph: &mut Graph, visible: &Arc<BTreeSet<String>>) -> Result<Wiring> {
+    fn node(
+        &mut self,
+        mut proto: NodeProto,
+        graph: &mut Graph,
+        visible: &Arc<BTreeSet<String>>,
+    ) -> Result<Wiring> {
         let mut captures = Captures::default();
         let attributes = std::mem::take(&mut proto.attribute);
         let attrs = attrs::import(
@@ -323,7 +339,11 @@ impl<'s> Builder<'s> {
         )?;
         let domain = proto.domain();
         if matches!(domain, "" | "ai.onnx") && !self.opsets.contains_key("") {
-            return Err(Error::invalid("opset_import of `ai.onnx`", "none", "a version, as this operator needs"));
+            return Err(Error::invalid(
+                "opset_import of `ai.onnx`",
+                "none",
+                "a version, as this operator needs",
+            ));
         }
         let id = graph.add_op(NewNode {
             op_type: proto.op_type(),
@@ -389,7 +409,11 @@ fn inputs(proto: &GraphProto, graph: &mut Graph) -> Result<()> {
         let add = || {
             named(&info.name)?;
             if !seen.insert(input.name()) {
-                return Err(Error::invalid("value name", format!("{} twice", quoted(&info.name)), "unique names"));
+                return Err(Error::invalid(
+                    "value name",
+                    format!("{} twice", quoted(&info.name)),
+                    "unique names",
+                ));
             }
             match graph.value(&info.name) {
                 Some(constant) => {
@@ -425,7 +449,11 @@ impl Resolver<'_> {
             let index = captures.index(name)?;
             return Ok(graph.add_capture(index, name, ValueType::Unknown)?);
         }
-        Err(Error::invalid("value", quoted(name), "the name of an input, an initializer or an output of a node"))
+        Err(Error::invalid(
+            "value",
+            quoted(name),
+            "the name of an input, an initializer or an output of a node",
+        ))
     }
 }
 

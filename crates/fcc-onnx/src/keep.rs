@@ -25,7 +25,8 @@ pub(crate) fn metadata(entries: &[StringStringEntryProto]) -> Vec<(String, Strin
 
 /// Key-value entries as a file holds them.
 pub(crate) fn metadata_proto(entries: &[(String, String)]) -> Vec<StringStringEntryProto> {
-    let entry = |(k, v): &(String, String)| StringStringEntryProto { key: Some(k.clone()), value: Some(v.clone()) };
+    let entry =
+        |(k, v): &(String, String)| StringStringEntryProto { key: Some(k.clone()), value: Some(v.clone()) };
     entries.iter().map(entry).collect()
 }
 

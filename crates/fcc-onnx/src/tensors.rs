@@ -27,7 +27,9 @@ pub(crate) fn dtype(code: i32) -> Result<DType> {
 pub(crate) fn extents(dims: &[i64]) -> Result<Vec<usize>> {
     let shape: Vec<usize> = dims
         .iter()
-        .map(|&d| usize::try_from(d).map_err(|_| Error::invalid("dims", format!("{dims:?}"), "no negative extent")))
+        .map(|&d| {
+            usize::try_from(d).map_err(|_| Error::invalid("dims", format!("{dims:?}"), "no negative extent"))
+        })
         .collect::<Result<_>>()?;
     fcc_ir::elem_count(&shape)?;
     Ok(shape)
@@ -123,8 +125,8 @@ fn typed(dtype: DType) -> Field {
         I64 => Field::Int64,
         U32 | U64 => Field::Uint64,
         String | Undefined => Field::String,
-        I32 | U8 | I8 | U16 | I16 | Bool | F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 | U4
-        | I4 | F4E2M1 | U2 | I2 | F6E2M3 | F6E3M2 => Field::Int32,
+        I32 | U8 | I8 | U16 | I16 | Bool | F16 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ
+        | F8E8M0 | U4 | I4 | F4E2M1 | U2 | I2 | F6E2M3 | F6E3M2 => Field::Int32,
     }
 }
 
@@ -181,7 +183,11 @@ fn from_typed(dtype: DType, shape: Vec<usize>, proto: &mut TensorProto) -> Resul
             let elems = narrow::<i32, u8>(dtype, &take32)?;
             if elems.len() != fcc_ir::elem_count(&shape)? || elems.iter().any(|&e| e > 0x3f) {
                 let got = format!("{} entries", elems.len());
-                return Err(Error::invalid(format!("data of {dtype}{shape:?}"), got, "6 bits for each element"));
+                return Err(Error::invalid(
+                    format!("data of {dtype}{shape:?}"),
+                    got,
+                    "6 bits for each element",
+                ));
             }
             Tensor::from_unpacked_bits(dtype, shape, &elems)?
         }
@@ -233,7 +239,9 @@ fn to_typed(tensor: &Tensor, proto: &mut TensorProto) {
     use DType::*;
     let bytes = tensor.bytes();
     match tensor.dtype() {
-        String | Undefined => proto.string_data = tensor.as_strings().map(<[Bytes]>::to_vec).unwrap_or_default(),
+        String | Undefined => {
+            proto.string_data = tensor.as_strings().map(<[Bytes]>::to_vec).unwrap_or_default()
+        }
         F32 | C64 => proto.float_data = bytemuck::pod_collect_to_vec(bytes),
         F64 | C128 => proto.double_data = bytemuck::pod_collect_to_vec(bytes),
         I64 => proto.int64_data = bytemuck::pod_collect_to_vec(bytes),
@@ -299,4 +307,3 @@ pub(crate) fn export_sparse(sparse: &ConstSparse) -> SparseTensorProto {
         dims: sparse.shape.iter().map(|&d| d as i64).collect(),
     }
 }
-

@@ -38,6 +38,8 @@ fn tensor(elem_type: i32, shape: &Option<TensorShapeProto>) -> Result<TensorType
 
 fn dim(proto: &Dimension) -> Result<Dim> {
     Ok(match &proto.value {
+        // some exporters (Paddle's) mean an extent that is not known
+        Some(dimension::Value::DimValue(-1)) => Dim::Unknown,
         Some(dimension::Value::DimValue(v)) => {
             Dim::Known(usize::try_from(*v).map_err(|_| Error::invalid("dimension", v, "0 or more"))?)
         }
@@ -60,8 +62,12 @@ pub(crate) fn export(ty: &ValueType) -> TypeProto {
             let (elem_type, shape) = tensor_parts(t);
             Some(P::SparseTensorType(type_proto::SparseTensor { elem_type, shape }))
         }
-        ValueType::Sequence(t) => Some(P::SequenceType(Box::new(type_proto::Sequence { elem_type: inner(t) }))),
-        ValueType::Optional(t) => Some(P::OptionalType(Box::new(type_proto::Optional { elem_type: inner(t) }))),
+        ValueType::Sequence(t) => {
+            Some(P::SequenceType(Box::new(type_proto::Sequence { elem_type: inner(t) })))
+        }
+        ValueType::Optional(t) => {
+            Some(P::OptionalType(Box::new(type_proto::Optional { elem_type: inner(t) })))
+        }
         ValueType::Map(key, t) => {
             let map = type_proto::Map { key_type: Some(*key as i32), value_type: inner(t) };
             Some(P::MapType(Box::new(map)))

@@ -110,7 +110,11 @@ fn map_value(proto: MapProto, key: DType, elem: &ValueType, source: &mut Source)
         other => vec![other],
     };
     if values.len() != keys.len() {
-        return Err(Error::invalid("map", format!("{} values", values.len()), format!("{}, one a key", keys.len())));
+        return Err(Error::invalid(
+            "map",
+            format!("{} values", values.len()),
+            format!("{}, one a key", keys.len()),
+        ));
     }
     Ok(Value::Map(keys, values))
 }

@@ -150,7 +150,8 @@ fn refuse_input(model: &Model, path: &Path, data_path: &Path, options: &SaveOpti
         _ => false,
     };
     let refused = |file: &Path| {
-        let message = "cannot write: got a file that the model is read from, wanted another (or leave to overwrite)";
+        let message =
+            "cannot write: got a file that the model is read from, wanted another (or leave to overwrite)";
         Err(Error::new(ErrorKind::Io, message).in_file(file))
     };
     if same(input, path) {
@@ -254,8 +255,9 @@ fn write_graph(graph: &Graph, out: &mut Out<'_>, data: &mut DataFile) -> Result<
         data.move_out_of_node(&mut node)?;
         out.message(GRAPH_NODE, &node)?;
     }
+    let raw_from_bytes = (data.level != Level::None).then_some(EXTERNAL_FROM_BYTES);
     for id in export::initializers(graph) {
-        let mut tensor = export::initializer(graph, id, data.level != Level::None);
+        let mut tensor = export::initializer(graph, id, raw_from_bytes);
         data.move_out(&mut tensor)?;
         out.tensor(GRAPH_INITIALIZER, tensor)?;
     }
@@ -280,8 +282,11 @@ impl DataFile {
 
     /// Moves a tensor's raw data to the data file if it is large.
     fn move_out(&mut self, tensor: &mut TensorProto) -> Result<()> {
+        if self.level == Level::None {
+            return Ok(());
+        }
         let large = tensor.raw_data.take_if(|raw| raw.len() >= EXTERNAL_FROM_BYTES);
-        let Some(raw) = large.filter(|_| self.level != Level::None) else { return Ok(()) };
+        let Some(raw) = large else { return Ok(()) };
         let key = (raw.as_ptr() as usize, raw.len());
         let offset = match self.placed.get(&key) {
             Some(offset) => *offset,
@@ -297,7 +302,8 @@ impl DataFile {
                 offset
             }
         };
-        let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
+        let entry =
+            |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
         tensor.data_location = Some(DataLocation::External as i32);
         tensor.external_data = vec![
             entry("location", self.location.clone()),
