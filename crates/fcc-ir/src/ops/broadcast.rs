@@ -1,5 +1,6 @@
 //! Multidirectional broadcasting. <https://onnx.ai/onnx/repo-docs/Broadcasting.html>
-use crate::{Dim, Error, Result};
+use crate::op::InferCtx;
+use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType};
 
 /// The shape to which `shapes` broadcast. Errors if two extents differ and neither is 1.
 pub fn shape(shapes: &[&[usize]]) -> Result<Vec<usize>> {
@@ -81,6 +82,67 @@ pub fn for_each<const N: usize>(out: &[usize], strides: [&[usize]; N], mut f: im
             index[axis] = 0;
         }
     }
+}
+
+/// The shape of b under the broadcasting before opset 7: with `broadcast = 1` b lies along the axes of a that begin at
+/// `axis` (by default the last ones), else as it is. Errors if it does not fit.
+pub fn legacy_shape<T: Clone>(node: &OpNode, a_rank: usize, b: &[T], one: T) -> Result<Vec<T>> {
+    if node.version >= 7 || !node.attrs.flag("broadcast", false)? {
+        return Ok(b.to_vec());
+    }
+    let suffix = a_rank.checked_sub(b.len());
+    let Some(suffix) = suffix else {
+        return Err(Error::mismatch("rank of the second input", b.len(), format!("at most {a_rank}")));
+    };
+    let axis = match node.attrs.int("axis")? {
+        Some(a) => crate::op::axis(a, a_rank)?,
+        None => suffix,
+    };
+    let tail = suffix.checked_sub(axis).ok_or_else(|| {
+        Error::mismatch(
+            "attribute `axis`",
+            axis,
+            format!("at most {suffix} for an input of rank {}", b.len()),
+        )
+    })?;
+    Ok(b.iter().cloned().chain(std::iter::repeat_n(one, tail)).collect())
+}
+
+/// Both inputs of a binary operator, the second one shaped for numpy broadcasting, and the output shape.
+pub fn operands(node: &OpNode, a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor, Vec<usize>)> {
+    let b = b.reshaped(legacy_shape(node, a.rank(), b.shape(), 1)?)?;
+    let out = shape(&[a.shape(), b.shape()])?;
+    Ok((a.clone(), b, out))
+}
+
+/// The broadcast type of some inputs, with the given element type.
+pub fn infer(cx: &InferCtx<'_>, inputs: impl IntoIterator<Item = usize>, dtype: DType) -> Result<TensorType> {
+    let mut shapes: Vec<Vec<Dim>> = vec![];
+    for i in inputs {
+        let Some(s) = cx.shape(i)? else { return Ok(TensorType::unranked(dtype)) };
+        let s = match shapes.first() {
+            Some(first) => legacy_shape(cx.node, first.len(), s, Dim::Known(1))?,
+            None => s.clone(),
+        };
+        shapes.push(s);
+    }
+    let shapes: Vec<&[Dim]> = shapes.iter().map(Vec::as_slice).collect();
+    Ok(TensorType { dtype, shape: Some(dims(&shapes)?) })
+}
+
+/// `f` of every pair of elements of two inputs broadcast to `out`.
+pub(crate) fn map2<A: Copy, B: Copy, C>(
+    (a, a_shape): (&[A], &[usize]),
+    (b, b_shape): (&[B], &[usize]),
+    out: &[usize],
+    mut f: impl FnMut(A, B) -> C,
+) -> Vec<C> {
+    if a_shape == out && b_shape == out {
+        return a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect();
+    }
+    let mut y = Vec::with_capacity(out.iter().product());
+    for_each(out, [&strides(a_shape, out), &strides(b_shape, out)], |[i, k]| y.push(f(a[i], b[k])));
+    y
 }
 
 #[cfg(test)]

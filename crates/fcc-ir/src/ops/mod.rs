@@ -25,18 +25,107 @@ macro_rules! operators {
     };
 }
 
+pub mod activation;
+pub mod binary;
 pub mod broadcast;
+pub mod clip;
+pub mod compare;
 pub mod constant;
 pub mod conv;
+pub mod gemm;
+pub mod global_pool;
 pub mod identity;
+pub mod matmul;
+pub(crate) mod numeric;
+pub mod pool;
+pub mod predicate;
+pub mod softmax;
 pub mod unary;
+pub mod variadic;
+pub mod where_;
 
 operators! {
     Abs => unary::ABS,
+    Acos => unary::ACOS,
+    Acosh => unary::ACOSH,
+    Add => binary::ADD,
+    And => binary::AND,
+    Asin => unary::ASIN,
+    Asinh => unary::ASINH,
+    Atan => unary::ATAN,
+    Atanh => unary::ATANH,
+    AveragePool => pool::AveragePool,
+    BitShift => binary::BIT_SHIFT,
+    BitwiseAnd => binary::BITWISE_AND,
+    BitwiseNot => predicate::BitwiseNot,
+    BitwiseOr => binary::BITWISE_OR,
+    BitwiseXor => binary::BITWISE_XOR,
+    Ceil => unary::CEIL,
+    Celu => activation::CELU,
+    Clip => clip::Clip,
     Constant => constant::Constant,
     Conv => conv::Conv,
+    Cos => unary::COS,
+    Cosh => unary::COSH,
+    Div => binary::DIV,
+    Elu => activation::ELU,
+    Equal => compare::EQUAL,
+    Erf => unary::ERF,
+    Exp => unary::EXP,
+    Floor => unary::FLOOR,
+    Gelu => activation::GELU,
+    Gemm => gemm::Gemm,
+    GlobalAveragePool => global_pool::AVERAGE,
+    GlobalLpPool => global_pool::LP,
+    GlobalMaxPool => global_pool::MAX,
+    Greater => compare::GREATER,
+    GreaterOrEqual => compare::GREATER_OR_EQUAL,
+    HardSigmoid => activation::HARD_SIGMOID,
+    HardSwish => unary::HARD_SWISH,
+    Hardmax => softmax::HARDMAX,
     Identity => identity::Identity,
+    IsInf => predicate::IsInf,
+    IsNaN => predicate::IsNaN,
+    LeakyRelu => activation::LEAKY_RELU,
+    Less => compare::LESS,
+    LessOrEqual => compare::LESS_OR_EQUAL,
+    Log => unary::LOG,
+    LogSoftmax => softmax::LOG_SOFTMAX,
+    LpPool => pool::LpPool,
+    MatMul => matmul::MatMul,
+    Max => variadic::MAX,
+    MaxPool => pool::MaxPool,
+    Mean => variadic::MEAN,
+    Min => variadic::MIN,
+    Mish => unary::MISH,
+    Mod => binary::MOD,
+    Mul => binary::MUL,
+    Neg => unary::NEG,
+    Not => predicate::Not,
+    Or => binary::OR,
+    PRelu => binary::PRELU,
+    Pow => binary::Pow,
+    Reciprocal => unary::RECIPROCAL,
     Relu => unary::RELU,
+    Round => unary::ROUND,
+    Selu => activation::SELU,
+    Shrink => activation::SHRINK,
+    Sigmoid => unary::SIGMOID,
+    Sign => unary::SIGN,
+    Sin => unary::SIN,
+    Sinh => unary::SINH,
+    Softmax => softmax::SOFTMAX,
+    Softplus => unary::SOFTPLUS,
+    Softsign => unary::SOFTSIGN,
+    Sqrt => unary::SQRT,
+    Sub => binary::SUB,
+    Sum => variadic::SUM,
+    Swish => activation::SWISH,
+    Tan => unary::TAN,
+    Tanh => unary::TANH,
+    ThresholdedRelu => activation::THRESHOLDED_RELU,
+    Where => where_::Where,
+    Xor => binary::XOR,
 }
 
 static BY_NAME: LazyLock<HashMap<(&'static str, &'static str), Op>> = LazyLock::new(|| {
