@@ -21,6 +21,7 @@ mod model;
 pub mod op;
 pub mod ops;
 mod tensor;
+pub mod text;
 mod types;
 pub mod verify;
 
