@@ -172,7 +172,17 @@ fn function(c: &mut Cursor<'_>) -> Result<Function> {
     let scope =
         Scope { opsets: opset_map(&imports).at(|| &place)?, outer_names: Arc::default(), captures: &[] };
     let body = build::graph(body, &scope).at(|| &place)?;
-    Ok(Function { domain, name, overload, attributes, defaults, body, doc, metadata })
+    Ok(Function {
+        domain,
+        name,
+        overload,
+        attributes,
+        defaults,
+        body,
+        doc,
+        metadata,
+        extra: Default::default(),
+    })
 }
 
 /// Takes a graph: its name and what follows.

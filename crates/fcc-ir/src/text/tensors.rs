@@ -90,6 +90,9 @@ fn elements(out: &mut String, tensor: &Tensor) {
         U16 | F16 | BF16 => integers::<u16>(out, tensor),
         U8 | Bool | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 => integers::<u8>(out, tensor),
         U4 | I4 | F4E2M1 | U2 | I2 => integers::<u8>(out, tensor),
+        F6E2M3 | F6E3M2 => list(out, tensor.unpacked_bits(), |out, v| {
+            let _ = write!(out, "{v}");
+        }),
         String => list(out, tensor.as_strings().unwrap_or_default(), |out, s| number::quoted(out, s)),
         Undefined => {}
     }

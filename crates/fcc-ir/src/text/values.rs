@@ -172,9 +172,24 @@ fn elements(c: &mut Cursor<'_>, dtype: DType, shape: Vec<usize>) -> Result<Resul
             let values = ints!(i16);
             sub_byte(dtype, shape, &values)
         }
+        F6E2M3 | F6E3M2 => {
+            let values = ints!(u8);
+            six_bits(dtype, shape, &values)
+        }
         String => Tensor::from_strings(shape, c.items(b'}', Cursor::byte_string)?),
         Undefined => Err(Error::mismatch("element type", "undefined", "a type")),
     })
+}
+
+fn six_bits(dtype: DType, shape: Vec<usize>, values: &[u8]) -> Result<Tensor> {
+    if values.len() != elem_count(&shape)? {
+        let wanted = elem_count(&shape)?;
+        return Err(Error::mismatch("tensor data", format!("{} numbers", values.len()), wanted));
+    }
+    if let Some(v) = values.iter().find(|v| **v > 63) {
+        return Err(Error::mismatch("element", v, "0 to 63"));
+    }
+    Tensor::from_unpacked_bits(dtype, shape, values)
 }
 
 /// Packed bytes, or one number for each element: the two differ in number unless there is one.
