@@ -14,7 +14,8 @@ mod external;
 mod import;
 mod keep;
 mod map;
-
+mod npy;
+mod npy_header;
 pub mod proto;
 mod stage;
 mod tensors;
@@ -29,6 +30,7 @@ use fcc_ir::Model;
 
 pub use error::{Error, ErrorKind, Result};
 
+pub use npy::{from_npy_bytes, read_npy, read_npz, to_npy_bytes, write_npy, write_npz};
 pub use values::{read_tensor_pb, read_value_pb, write_tensor_pb};
 pub use write::{SaveOptions, Saved, save, to_bytes};
 

@@ -56,6 +56,11 @@ impl Staged {
         self.writer.write_all(bytes).map_err(|e| Error::io("write", &self.target, &e))
     }
 
+    /// The writer itself, for formats that go back to what they wrote.
+    pub(crate) fn writer(&mut self) -> &mut BufWriter<File> {
+        &mut self.writer
+    }
+
     /// Syncs the bytes to disk and gives the file its temporary name.
     pub(crate) fn complete(mut self) -> Result<Complete> {
         self.writer.flush().map_err(|e| Error::io("write", &self.target, &e))?;
