@@ -61,6 +61,8 @@ fn small(dtype: DType) -> Option<Small> {
         DType::F8E5M2FNUZ => s(5, 2, 16, 0x7F, None, 0x80, false),
         // no NaN: it becomes the negative zero
         DType::F4E2M1 => s(2, 1, 1, 0x7, None, 0x8, true),
+        DType::F6E2M3 => s(2, 3, 1, 0x1F, None, 0x20, true),
+        DType::F6E3M2 => s(3, 2, 3, 0x1F, None, 0x20, true),
         _ => None,
     }
 }
@@ -314,8 +316,8 @@ pub fn narrow(values: Wide, dtype: DType, shape: Vec<usize>, narrowing: Narrowin
         }
         other => {
             let s = small(other).ok_or_else(|| unsupported_dtype(other))?;
-            // the 4-bit float always saturates
-            let saturate = narrowing.saturate || other == DType::F4E2M1;
+            // floats below 8 bits always saturate
+            let saturate = narrowing.saturate || other.bits() < 8;
             let codes: Vec<u8> = values.into_f64s().into_iter().map(|x| s.encode(x, saturate)).collect();
             packed(dtype, shape, &codes)
         }
@@ -403,7 +405,8 @@ mod tests {
 
     #[test]
     fn every_code_of_a_small_float_survives_a_round_trip() {
-        for dtype in [DType::F8E4M3FN, DType::F8E4M3FNUZ, DType::F8E5M2, DType::F8E5M2FNUZ, DType::F4E2M1] {
+        use DType::*;
+        for dtype in [F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F4E2M1, F6E2M3, F6E3M2] {
             let n = 1u16 << dtype.bits();
             let all: Vec<u8> = (0..n).map(|c| c as u8).collect();
             let t = Tensor::from_unpacked_bits(dtype, vec![all.len()], &all).unwrap();

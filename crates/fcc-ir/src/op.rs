@@ -48,8 +48,27 @@ pub struct Fact {
 pub struct DimTensor {
     /// Whether it is a scalar (one element) rather than a vector.
     pub scalar: bool,
-    /// The elements; negative ones are not representable and make the whole unknown.
+    /// The elements. A negative constant (the -1 of a Reshape) stands as a constant expression.
     pub elems: Vec<Dim>,
+}
+
+impl DimTensor {
+    /// Element `i`, if it is a constant, negative ones included.
+    pub fn int(&self, i: usize) -> Option<i64> {
+        match self.elems.get(i)? {
+            Dim::Known(n) => i64::try_from(*n).ok(),
+            Dim::Sym(e) => e.as_constant(),
+            Dim::Unknown => None,
+        }
+    }
+    /// All elements, if all are constant.
+    pub fn ints(&self) -> Option<Vec<i64>> {
+        (0..self.elems.len()).map(|i| self.int(i)).collect()
+    }
+    /// The element that stands for an integer.
+    pub fn elem(value: i64) -> Dim {
+        usize::try_from(value).map_or_else(|_| Dim::Sym(crate::DimExpr::constant(value)), Dim::Known)
+    }
 }
 
 impl From<ValueType> for Fact {
@@ -73,8 +92,18 @@ impl Fact {
             return Some(d.clone());
         }
         let t = self.value.as_ref().filter(|t| t.rank() <= 1)?;
-        let elems = t.to_i64s().ok()?.into_iter().map(|v| usize::try_from(v).ok().map(Dim::Known));
-        Some(DimTensor { scalar: t.rank() == 0, elems: elems.collect::<Option<_>>()? })
+        let elems = t.to_i64s().ok()?.into_iter().map(DimTensor::elem).collect();
+        Some(DimTensor { scalar: t.rank() == 0, elems })
+    }
+    /// A fact of an integer scalar or vector given by its elements: a constant if they all are.
+    pub fn of_dims(dtype: DType, dims: DimTensor) -> Fact {
+        let shape = if dims.scalar { vec![] } else { vec![dims.elems.len()] };
+        if let Some(ints) = dims.ints()
+            && let Ok(value) = crate::convert::from_i64s(dtype, shape.clone(), ints)
+        {
+            return Fact::constant(value);
+        }
+        Fact { ty: ValueType::tensor(dtype, shape), dims: Some(dims), value: None }
     }
 }
 

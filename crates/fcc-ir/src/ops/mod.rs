@@ -28,18 +28,38 @@ macro_rules! operators {
 pub mod activation;
 pub mod binary;
 pub mod broadcast;
+pub mod cast;
 pub mod clip;
 pub mod compare;
+pub mod concat;
 pub mod constant;
+pub mod constant_of_shape;
 pub mod conv;
+pub mod expand;
+pub mod flatten;
+pub mod gather;
 pub mod gemm;
 pub mod global_pool;
 pub mod identity;
+mod lists;
 pub mod matmul;
+pub mod movement;
 pub(crate) mod numeric;
+pub mod pad;
 pub mod pool;
 pub mod predicate;
+pub mod range;
+pub mod reshape;
+pub mod scatter;
+pub mod shape_of;
+pub mod slice;
 pub mod softmax;
+pub mod space_depth;
+pub mod split;
+pub mod squeeze;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod transpose;
 pub mod unary;
 pub mod variadic;
 pub mod where_;
@@ -55,24 +75,35 @@ operators! {
     Atan => unary::ATAN,
     Atanh => unary::ATANH,
     AveragePool => pool::AveragePool,
+    BitCast => cast::BitCast,
     BitShift => binary::BIT_SHIFT,
     BitwiseAnd => binary::BITWISE_AND,
     BitwiseNot => predicate::BitwiseNot,
     BitwiseOr => binary::BITWISE_OR,
     BitwiseXor => binary::BITWISE_XOR,
+    Cast => cast::Cast,
+    CastLike => cast::CastLike,
     Ceil => unary::CEIL,
     Celu => activation::CELU,
     Clip => clip::Clip,
+    Concat => concat::Concat,
     Constant => constant::Constant,
+    ConstantOfShape => constant_of_shape::ConstantOfShape,
     Conv => conv::Conv,
     Cos => unary::COS,
     Cosh => unary::COSH,
+    DepthToSpace => space_depth::DepthToSpace,
     Div => binary::DIV,
     Elu => activation::ELU,
     Equal => compare::EQUAL,
     Erf => unary::ERF,
     Exp => unary::EXP,
+    Expand => expand::Expand,
+    Flatten => flatten::Flatten,
     Floor => unary::FLOOR,
+    Gather => gather::Gather,
+    GatherElements => gather::GatherElements,
+    GatherND => gather::GatherND,
     Gelu => activation::GELU,
     Gemm => gemm::Gemm,
     GlobalAveragePool => global_pool::AVERAGE,
@@ -104,26 +135,42 @@ operators! {
     Not => predicate::Not,
     Or => binary::OR,
     PRelu => binary::PRELU,
+    Pad => pad::Pad,
     Pow => binary::Pow,
+    Range => range::Range,
     Reciprocal => unary::RECIPROCAL,
     Relu => unary::RELU,
+    Reshape => reshape::Reshape,
     Round => unary::ROUND,
+    Scatter => scatter::SCATTER,
+    ScatterElements => scatter::SCATTER_ELEMENTS,
+    ScatterND => scatter::ScatterND,
     Selu => activation::SELU,
+    Shape => shape_of::Shape,
     Shrink => activation::SHRINK,
     Sigmoid => unary::SIGMOID,
     Sign => unary::SIGN,
     Sin => unary::SIN,
     Sinh => unary::SINH,
+    Size => shape_of::Size,
+    Slice => slice::Slice,
     Softmax => softmax::SOFTMAX,
     Softplus => unary::SOFTPLUS,
     Softsign => unary::SOFTSIGN,
+    SpaceToDepth => space_depth::SpaceToDepth,
+    Split => split::Split,
     Sqrt => unary::SQRT,
+    Squeeze => squeeze::Squeeze,
     Sub => binary::SUB,
     Sum => variadic::SUM,
     Swish => activation::SWISH,
     Tan => unary::TAN,
     Tanh => unary::TANH,
+    TensorScatter => scatter::TensorScatter,
     ThresholdedRelu => activation::THRESHOLDED_RELU,
+    Tile => expand::Tile,
+    Transpose => transpose::Transpose,
+    Unsqueeze => squeeze::Unsqueeze,
     Where => where_::Where,
     Xor => binary::XOR,
 }

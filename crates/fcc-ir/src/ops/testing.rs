@@ -1,0 +1,51 @@
+//! Running one operator by hand, for the operators' own tests.
+use crate::attr::Attrs;
+use crate::graph::OpNode;
+use crate::op::Fact;
+use crate::{Op, Result, Tensor, Value};
+
+/// A node of `ai.onnx` at an opset version.
+pub fn node(op_type: &str, version: i64, attrs: Attrs, n_inputs: usize) -> OpNode {
+    let op = Op::lookup("", op_type);
+    assert_ne!(op, Op::Opaque, "{op_type} is in no list");
+    OpNode {
+        op,
+        domain: String::new(),
+        op_type: op_type.into(),
+        overload: String::new(),
+        version,
+        attrs,
+        n_inputs: n_inputs as u32,
+        device_configurations: vec![],
+    }
+}
+
+/// The outputs of one node on tensors; `None` is an absent input.
+pub fn eval(
+    op_type: &str,
+    version: i64,
+    attrs: Attrs,
+    inputs: &[Option<Tensor>],
+    n: usize,
+) -> Result<Vec<Value>> {
+    let node = node(op_type, version, attrs, inputs.len());
+    let inputs: Vec<Option<Value>> = inputs.iter().map(|t| t.clone().map(Value::from)).collect();
+    crate::interp::eval_op(&node, &[], &inputs, &[], &vec![true; n])
+}
+
+/// The only output of one node on tensors.
+pub fn eval1(op_type: &str, version: i64, attrs: Attrs, inputs: &[Option<Tensor>]) -> Result<Tensor> {
+    eval(op_type, version, attrs, inputs, 1)?.remove(0).as_tensor().cloned()
+}
+
+/// The facts that follow from facts of the inputs.
+pub fn infer(
+    op_type: &str,
+    version: i64,
+    attrs: Attrs,
+    inputs: &[Option<Fact>],
+    n: usize,
+) -> Result<Vec<Fact>> {
+    let node = node(op_type, version, attrs, inputs.len());
+    crate::infer::infer_op(&node, &[], inputs, &[], n)
+}
