@@ -1,6 +1,7 @@
 //! `Conv`. <https://onnx.ai/onnx/operators/onnx__Conv.html>
-use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, unsupported_dtype};
-use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
+use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
+use crate::ops::numeric::{Num, with_real};
+use crate::{Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `Conv`.
 pub struct Conv;
@@ -44,7 +45,8 @@ pub struct AxisGeometry {
     pub out: usize,
 }
 
-fn list(node: &OpNode, name: &str, n: usize, default: usize, least: usize) -> Result<Vec<usize>> {
+/// A list of `n` numbers, each at least `least`.
+pub(crate) fn list(node: &OpNode, name: &str, n: usize, default: usize, least: usize) -> Result<Vec<usize>> {
     let Some(values) = node.attrs.ints(name)? else { return Ok(vec![default; n]) };
     let wanted = || format!("{n} numbers, each at least {least}");
     let bad = || Error::mismatch(format!("attribute `{name}`"), format!("{values:?}"), wanted());
@@ -263,29 +265,16 @@ impl Operator for Conv {
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let (x, w, b) = (cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?);
         let problem = ConvProblem::new(cx.node, x.shape(), w.shape(), b.map(Tensor::shape))?;
-        macro_rules! run {
-            ($t:ty) => {{
-                let b = b.map(|b| b.as_slice::<$t>()).transpose()?;
-                Tensor::new(
-                    problem.out_shape(),
-                    direct(&problem, &x.as_slice()?, &w.as_slice()?, b.as_deref()),
-                )?
-            }};
-        }
-        let y = match x.dtype() {
-            DType::F32 => run!(f32),
-            DType::F64 => run!(f64),
-            other => return Err(unsupported_dtype(other)),
-        };
-        Ok(vec![y.into()])
+        with_real!(x.dtype(), T => {
+            let b = b.map(T::load).transpose()?;
+            let y = direct(&problem, &T::load(x)?, &T::load(w)?, b.as_deref());
+            Ok(vec![T::store(x.dtype(), problem.out_shape(), y)?.into()])
+        })
     }
 }
 
 /// The sum of products in the order of the text: for each output element over channels, then taps.
-fn direct<T>(p: &ConvProblem, x: &[T], w: &[T], b: Option<&[T]>) -> Vec<T>
-where
-    T: Copy + Default + std::ops::Add<Output = T> + std::ops::Mul<Output = T>,
-{
+pub(crate) fn direct<T: Num>(p: &ConvProblem, x: &[T], w: &[T], b: Option<&[T]>) -> Vec<T> {
     let (cg, mg) = (p.c / p.group, p.m / p.group);
     let outs: Vec<usize> = p.axes.iter().map(|a| a.out).collect();
     let (in_size, k_size): (usize, usize) =
@@ -297,7 +286,7 @@ where
         for m in 0..p.m {
             let first_channel = m / mg * cg;
             for place in &places {
-                let mut sum = b.map_or(T::default(), |b| b[m]);
+                let mut sum = b.map_or(T::ZERO, |b| b[m]);
                 // input offset of each tap that falls inside, found once for all channels
                 let inside: Vec<(usize, usize)> = taps
                     .iter()
@@ -308,7 +297,7 @@ where
                     let xc = &x[(n * p.c + first_channel + c) * in_size..][..in_size];
                     let wc = &w[(m * cg + c) * k_size..][..k_size];
                     for &(k, i) in &inside {
-                        sum = sum + xc[i] * wc[k];
+                        sum = sum.plus(xc[i].times(wc[k]));
                     }
                 }
                 y.push(sum);

@@ -26,6 +26,8 @@ macro_rules! operators {
 }
 
 pub mod activation;
+pub mod arg;
+pub mod batch_normalization;
 pub mod binary;
 pub mod broadcast;
 pub mod cast;
@@ -35,13 +37,17 @@ pub mod concat;
 pub mod constant;
 pub mod constant_of_shape;
 pub mod conv;
+pub mod conv_transpose;
 pub mod expand;
 pub mod flatten;
 pub mod gather;
 pub mod gemm;
 pub mod global_pool;
 pub mod identity;
-mod lists;
+pub mod instance_normalization;
+pub mod layer_normalization;
+pub mod lp_normalization;
+pub mod lrn;
 pub mod matmul;
 pub mod movement;
 pub(crate) mod numeric;
@@ -49,6 +55,7 @@ pub mod pad;
 pub mod pool;
 pub mod predicate;
 pub mod range;
+pub mod reduce;
 pub mod reshape;
 pub mod scatter;
 pub mod shape_of;
@@ -57,7 +64,6 @@ pub mod softmax;
 pub mod space_depth;
 pub mod split;
 pub mod squeeze;
-#[cfg(test)]
 pub(crate) mod testing;
 pub mod transpose;
 pub mod unary;
@@ -70,11 +76,14 @@ operators! {
     Acosh => unary::ACOSH,
     Add => binary::ADD,
     And => binary::AND,
+    ArgMax => arg::ARG_MAX,
+    ArgMin => arg::ARG_MIN,
     Asin => unary::ASIN,
     Asinh => unary::ASINH,
     Atan => unary::ATAN,
     Atanh => unary::ATANH,
     AveragePool => pool::AveragePool,
+    BatchNormalization => batch_normalization::BatchNormalization,
     BitCast => cast::BitCast,
     BitShift => binary::BIT_SHIFT,
     BitwiseAnd => binary::BITWISE_AND,
@@ -90,6 +99,7 @@ operators! {
     Constant => constant::Constant,
     ConstantOfShape => constant_of_shape::ConstantOfShape,
     Conv => conv::Conv,
+    ConvTranspose => conv_transpose::ConvTranspose,
     Cos => unary::COS,
     Cosh => unary::COSH,
     DepthToSpace => space_depth::DepthToSpace,
@@ -111,22 +121,28 @@ operators! {
     GlobalMaxPool => global_pool::MAX,
     Greater => compare::GREATER,
     GreaterOrEqual => compare::GREATER_OR_EQUAL,
+    GroupNormalization => instance_normalization::GroupNormalization,
     HardSigmoid => activation::HARD_SIGMOID,
     HardSwish => unary::HARD_SWISH,
     Hardmax => softmax::HARDMAX,
     Identity => identity::Identity,
+    InstanceNormalization => instance_normalization::InstanceNormalization,
     IsInf => predicate::IsInf,
     IsNaN => predicate::IsNaN,
+    LRN => lrn::Lrn,
+    LayerNormalization => layer_normalization::LayerNormalization,
     LeakyRelu => activation::LEAKY_RELU,
     Less => compare::LESS,
     LessOrEqual => compare::LESS_OR_EQUAL,
     Log => unary::LOG,
     LogSoftmax => softmax::LOG_SOFTMAX,
+    LpNormalization => lp_normalization::LpNormalization,
     LpPool => pool::LpPool,
     MatMul => matmul::MatMul,
     Max => variadic::MAX,
     MaxPool => pool::MaxPool,
     Mean => variadic::MEAN,
+    MeanVarianceNormalization => lp_normalization::MeanVarianceNormalization,
     Min => variadic::MIN,
     Mish => unary::MISH,
     Mod => binary::MOD,
@@ -137,8 +153,19 @@ operators! {
     PRelu => binary::PRELU,
     Pad => pad::Pad,
     Pow => binary::Pow,
+    RMSNormalization => layer_normalization::RmsNormalization,
     Range => range::Range,
     Reciprocal => unary::RECIPROCAL,
+    ReduceL1 => reduce::L1,
+    ReduceL2 => reduce::L2,
+    ReduceLogSum => reduce::LOG_SUM,
+    ReduceLogSumExp => reduce::LOG_SUM_EXP,
+    ReduceMax => reduce::MAX,
+    ReduceMean => reduce::MEAN,
+    ReduceMin => reduce::MIN,
+    ReduceProd => reduce::PROD,
+    ReduceSum => reduce::SUM,
+    ReduceSumSquare => reduce::SUM_SQUARE,
     Relu => unary::RELU,
     Reshape => reshape::Reshape,
     Round => unary::ROUND,
