@@ -48,6 +48,7 @@ pub mod instance_normalization;
 pub mod layer_normalization;
 pub mod lp_normalization;
 pub mod lrn;
+mod lists;
 pub mod matmul;
 pub mod movement;
 pub(crate) mod numeric;
@@ -64,6 +65,8 @@ pub mod softmax;
 pub mod space_depth;
 pub mod split;
 pub mod squeeze;
+pub(crate) mod testing;
+#[cfg(test)]
 pub(crate) mod testing;
 pub mod transpose;
 pub mod unary;
