@@ -56,18 +56,22 @@ fn sequences_optionals_and_maps_are_read_as_declared() {
     let wanted = Value::Sequence(*any_float(), vec![tensor(&[1.]), tensor(&[2., 3.])]);
     assert_eq!(read(&items, &sequence).unwrap(), wanted);
 
-    let optional = OptionalProto { elem_type: Some(3), sequence_value: Some(items.clone()), ..Default::default() };
+    let optional =
+        OptionalProto { elem_type: Some(3), sequence_value: Some(items.clone()), ..Default::default() };
     let of_sequence = ValueType::Optional(Box::new(sequence.clone()));
     assert_eq!(read(&optional, &of_sequence).unwrap(), Value::Optional(sequence, Some(Box::new(wanted))));
     let nothing = ValueType::Optional(any_float());
     assert_eq!(read(&OptionalProto::default(), &nothing).unwrap(), Value::Optional(*any_float(), None));
 
-    let map = |keys: &[i64]| MapProto { keys: keys.to_vec(), values: Some(items.clone()), ..Default::default() };
+    let map =
+        |keys: &[i64]| MapProto { keys: keys.to_vec(), values: Some(items.clone()), ..Default::default() };
     let by_byte = ValueType::Map(DType::U8, any_float());
     let Value::Map(keys, values) = read(&map(&[4, 255]), &by_byte).unwrap() else { panic!("no map") };
     assert_eq!(keys, Tensor::new(vec![2], vec![4u8, 255]).unwrap());
     assert_eq!(values.len(), 2);
-    assert!(read(&map(&[4, 256]), &by_byte).unwrap_err().to_string().contains("map key: got 256, wanted uint8"));
+    assert!(
+        read(&map(&[4, 256]), &by_byte).unwrap_err().to_string().contains("map key: got 256, wanted uint8")
+    );
     assert!(read(&map(&[4]), &by_byte).unwrap_err().to_string().contains("2 values, wanted 1"));
 }
 
@@ -105,7 +109,12 @@ fn cached_values_are_what_their_models_declare() {
         }
     }
     assert!(values > 5000, "{values} values");
-    assert!(failed.is_empty(), "{} of {values}:\n{}", failed.len(), failed[..failed.len().min(20)].join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {values}:\n{}",
+        failed.len(),
+        failed[..failed.len().min(20)].join("\n")
+    );
 }
 
 #[test]
