@@ -46,9 +46,9 @@ pub mod global_pool;
 pub mod identity;
 pub mod instance_normalization;
 pub mod layer_normalization;
+mod lists;
 pub mod lp_normalization;
 pub mod lrn;
-mod lists;
 pub mod matmul;
 pub mod movement;
 pub(crate) mod numeric;
@@ -65,7 +65,6 @@ pub mod softmax;
 pub mod space_depth;
 pub mod split;
 pub mod squeeze;
-pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transpose;
