@@ -20,6 +20,8 @@ pub mod interp;
 mod model;
 pub mod op;
 pub mod ops;
+pub mod random;
+pub mod summary;
 mod tensor;
 pub mod text;
 mod types;
