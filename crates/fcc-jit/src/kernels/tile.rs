@@ -22,7 +22,8 @@ fn cycles(isa: Isa, r: usize, nv: usize) -> f64 {
     // Issue: every load, and every multiply that does not take its load with it.
     let folded = r == 1 || (nv == 1 && isa == Isa::Avx512);
     let issue = (if folded { r * nv + 1 } else { r * nv + r + nv }) as f64 / 5.5;
-    fma.max(loads).max(issue).max(4.0)
+    // B comes from L2 for each tile anew: a part of that is not hidden, so taller tiles are better.
+    fma.max(loads).max(issue).max(4.0) + 0.35 * nv as f64
 }
 
 /// The cheapest tiling of `rows x cols` pixels and `vectors` column vectors for sums of `k` products.
@@ -34,7 +35,9 @@ pub fn choose(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize) -> T
             continue;
         }
         let vectors = Split::at_most(vectors, nv);
-        for th in 1..=rows.min(max).min(8) {
+        // Tall tiles only of matrices: a convolution's rows are as wide as they come.
+        let tallest = if cols == 1 { max } else { max.min(8) };
+        for th in 1..=rows.min(tallest) {
             let rows = Split::at_most(rows, th);
             for tw in [max / th, max / (2 * th)] {
                 let cols = Split::at_most(cols, tw.max(1));

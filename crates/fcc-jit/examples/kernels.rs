@@ -1,0 +1,182 @@
+//! Times kernels beside the machine's own peak: `cargo run --release -p fcc-jit --example kernels [FILTER] [--isa avx2]`.
+//!
+//! The peak is a loop of independent vector multiply-adds, measured again before each kernel, because shared hosts
+//! change their clock. Times are the best of many runs.
+
+use fcc_jit::aligned::AlignedF32;
+use fcc_jit::asm::{Asm, Isa};
+use fcc_jit::kernels::activation::Activation;
+use fcc_jit::kernels::conv::Conv;
+use fcc_jit::kernels::gemm::{BStorage, Gemm};
+use fcc_jit::kernels::layout::BlockedLayout;
+use fcc_jit::module::{Buffer, Code, Kernel};
+use fcc_jit::pool::Pool;
+use std::time::Instant;
+
+type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn random(n: usize, seed: u64) -> AlignedF32 {
+    let mut state = seed | 1;
+    let mut a = AlignedF32::zeros(n);
+    for v in a.iter_mut() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *v = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
+    }
+    a
+}
+
+/// GFLOP/s of independent multiply-adds.
+fn peak(code: &mut Code) -> Anyhow<f64> {
+    use iced_x86::code_asm::registers::*;
+    let isa = code.isa();
+    let turns = 200_000i32;
+    let mut w = Asm::new(isa)?;
+    for i in 0..14 {
+        w.zero(i)?;
+    }
+    w.a.mov(eax, turns)?;
+    let mut top = w.a.create_label();
+    w.a.set_label(&mut top)?;
+    for i in 0..12 {
+        w.fma(i, 12, 13)?;
+    }
+    w.a.dec(eax)?;
+    w.a.jnz(top)?;
+    let bytes = w.finish()?;
+    let func = code.emitter().assembled("peak", 2, &bytes)?;
+    code.finalize()?;
+    let kernel = Kernel {
+        func,
+        name: "peak".into(),
+        operands: vec![],
+        tasks: 1,
+        flops: turns as u64 * 12 * 2 * isa.lanes() as u64,
+    };
+    Ok(kernel.flops as f64 / best(code, &kernel, &Pool::new(1), &[], 0.02)? / 1e9)
+}
+
+/// Seconds of the best run.
+fn best(code: &Code, kernel: &Kernel, pool: &Pool, args: &[Buffer], seconds: f64) -> Anyhow<f64> {
+    let step = code.step(kernel)?;
+    let start = Instant::now();
+    let mut best = f64::MAX;
+    while start.elapsed().as_secs_f64() < seconds {
+        let t = Instant::now();
+        // SAFETY: `args` are live distinct buffers of the sizes that they state, and `code` is borrowed.
+        unsafe { step.run(pool, args)? };
+        best = best.min(t.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+fn report(code: &mut Code, pool: &Pool, kernel: &Kernel, built: f64) -> Anyhow<()> {
+    let mut buffers: Vec<AlignedF32> =
+        kernel.operands.iter().enumerate().map(|(i, o)| random(o.bytes / 4, i as u64 * 77 + 5)).collect();
+    let args: Vec<Buffer> =
+        buffers.iter_mut().map(|b| Buffer { ptr: b.as_mut_ptr().cast(), bytes: b.len() * 4 }).collect();
+    let (mut fastest, mut highest) = (f64::MAX, 0f64);
+    for _ in 0..3 {
+        highest = highest.max(peak(code)?);
+        fastest = fastest.min(best(code, kernel, pool, &args, 0.25)?);
+    }
+    let rate = kernel.flops as f64 / fastest / 1e9;
+    println!(
+        "{:58} {:9.1} µs {rate:7.1} GFLOP/s {:5.1} % of {highest:.0} x {}   built in {:.2} ms",
+        kernel.name,
+        fastest * 1e6,
+        100.0 * rate / highest / pool.threads() as f64,
+        pool.threads(),
+        built * 1e3
+    );
+    Ok(())
+}
+
+fn conv(isa: Isa, c: usize, m: usize, out: usize, k: usize, s: usize, first: bool) -> Conv {
+    let pad = k / 2;
+    let cb = if first { 1 } else { isa.lanes() };
+    let size = out * s;
+    Conv {
+        x: BlockedLayout::blocked(1, c, [1, size, size], cb).with_halo([(0, 0), (pad, pad), (pad, pad)]),
+        y: BlockedLayout::blocked(1, m, [1, out, out], isa.lanes()).with_halo([
+            (0, 0),
+            (pad, pad),
+            (pad, pad),
+        ]),
+        kernel: [1, k, k],
+        strides: [1, s, s],
+        dilations: [1; 3],
+        pads_begin: [0, pad, pad],
+        group: 1,
+        bias: true,
+        residual: None,
+        activation: Some(Activation::Relu),
+    }
+}
+
+fn main() -> Anyhow<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let isa = match args.iter().position(|a| a == "--isa") {
+        Some(i) => args.get(i + 1).ok_or("--isa needs a level")?.parse::<Isa>()?,
+        None => Isa::detect(),
+    };
+    let threads = match args.iter().position(|a| a == "--threads") {
+        Some(i) => args.get(i + 1).ok_or("--threads needs a number")?.parse::<usize>()?,
+        None => 1,
+    };
+    let filter = args.first().filter(|a| !a.starts_with("--")).cloned().unwrap_or_default();
+    let pool = Pool::new(threads);
+    let mut code = Code::new(isa)?;
+    let isa = code.isa();
+    for (m, n, k) in [
+        (1024, 1024, 1024),
+        (512, 512, 512),
+        (64, 3136, 576),
+        (100, 500, 784),
+        (1, 4096, 4096),
+        (128, 768, 768),
+        (197, 3072, 768),
+    ] {
+        let gemm = Gemm::new(m, n, k, BStorage::Packed);
+        if format!("gemm {m}x{n}x{k}").contains(&filter) {
+            let t = Instant::now();
+            let kernel = gemm.build(code.emitter(), threads)?;
+            code.finalize()?;
+            let built = t.elapsed().as_secs_f64();
+            report(&mut code, &pool, &kernel, built)?;
+        }
+    }
+    let convs = [
+        (64, 64, 56, 3, 1, false),
+        (128, 128, 28, 3, 1, false),
+        (256, 256, 14, 3, 1, false),
+        (512, 512, 7, 3, 1, false),
+        (64, 64, 224, 3, 1, false),
+        (512, 512, 28, 3, 1, false),
+        (512, 512, 14, 3, 1, false),
+        (256, 64, 56, 1, 1, false),
+        (64, 256, 56, 1, 1, false),
+        (64, 64, 56, 1, 1, false),
+        (512, 128, 28, 1, 1, false),
+        (1024, 256, 14, 1, 1, false),
+        (2048, 512, 7, 1, 1, false),
+        (512, 2048, 7, 1, 1, false),
+        (128, 128, 28, 3, 2, false),
+        (256, 512, 28, 1, 2, false),
+        (3, 64, 112, 7, 2, true),
+        (3, 64, 224, 3, 1, true),
+        (24, 72, 56, 1, 1, false),
+    ];
+    for (c, m, out, k, s, first) in convs {
+        let conv = conv(isa, c, m, out, k, s, first);
+        if format!("conv {k}x{k}/{s} {c}->{m} {out}x{out}").contains(&filter) {
+            let t = Instant::now();
+            let kernel = conv.build(code.emitter(), threads)?;
+            code.finalize()?;
+            let built = t.elapsed().as_secs_f64();
+            report(&mut code, &pool, &kernel, built)?;
+        }
+    }
+    Ok(())
+}
