@@ -1,7 +1,7 @@
 //! `Conv`. <https://onnx.ai/onnx/operators/onnx__Conv.html>
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, with_real};
-use crate::{Dim, Error, OpNode, Result, Tensor, TensorType, Value};
+use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `Conv`.
 pub struct Conv;
@@ -71,6 +71,9 @@ impl Window {
                     ));
                 }
                 k
+            }
+            (None, Some(w)) if w.contains(&0) => {
+                return Err(Error::mismatch("kernel of w", format!("{w:?}"), "extents of at least 1"));
             }
             (None, Some(w)) => w.to_vec(),
             (None, None) => {
@@ -219,48 +222,59 @@ impl ConvProblem {
     }
 }
 
+/// The output type of a convolution of the inputs `x` and `w` with the optional bias `b`, for possibly symbolic shapes.
+/// Errors on what can never fit.
+pub(crate) fn infer(
+    cx: &InferCtx<'_>,
+    x: usize,
+    w: usize,
+    b: Option<usize>,
+    dtype: DType,
+) -> Result<TensorType> {
+    let (Some(x), Some(w)) = (cx.shape(x)?, cx.shape(w)?) else {
+        return Ok(TensorType::unranked(dtype));
+    };
+    let ([n, c, spatial @ ..], [m, cg, kernel @ ..]) = (&x[..], &w[..]) else {
+        return Err(Error::mismatch(
+            "ranks of x and w",
+            format!("{} and {}", x.len(), w.len()),
+            "at least 3",
+        ));
+    };
+    if spatial.len() != kernel.len() {
+        return Err(Error::mismatch("rank of w", w.len(), format!("{} as of x", x.len())));
+    }
+    let group = group(cx.node)?;
+    if let (Some(c), Some(cg)) = (c.known(), cg.known())
+        && cg.checked_mul(group) != Some(c)
+    {
+        return Err(Error::mismatch("channels of x", c, format!("{cg} of w x {group} groups")));
+    }
+    if let Some(b) = b.filter(|b| cx.has(*b))
+        && let (Some(shape), Some(m)) = (cx.shape(b)?, m.known())
+        && !matches!(&shape[..], [d] if d.compatible(&Dim::Known(m)))
+    {
+        return Err(Error::mismatch("shape of b", cx.ty(b)?, format!("[{m}]")));
+    }
+    let kernel: Option<Vec<usize>> = kernel.iter().map(Dim::known).collect();
+    if kernel.is_none() && cx.node.attrs.ints("kernel_shape")?.is_none() {
+        let shape = [n.clone(), m.clone()].into_iter().chain(spatial.iter().map(|_| Dim::Unknown));
+        return Ok(TensorType::new(dtype, shape));
+    }
+    let window = Window::parse(cx.node, kernel.as_deref())?;
+    let mut out = vec![n.clone(), m.clone()];
+    for (i, extent) in spatial.iter().enumerate() {
+        out.push(window.out_dim(i, extent)?);
+    }
+    Ok(TensorType::new(dtype, out))
+}
+
 impl Operator for Conv {
     fn schema(&self) -> Schema {
         Schema { name: "Conv", domain: "", since: &[1, 11, 22], inputs: (2, 3), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
-        let dtype = cx.dtype(0)?;
-        let (Some(x), Some(w)) = (cx.shape(0)?, cx.shape(1)?) else {
-            return Ok(vec![TensorType::unranked(dtype).into()]);
-        };
-        let ([n, c, spatial @ ..], [m, cg, kernel @ ..]) = (&x[..], &w[..]) else {
-            return Err(Error::mismatch(
-                "ranks of x and w",
-                format!("{} and {}", x.len(), w.len()),
-                "at least 3",
-            ));
-        };
-        if spatial.len() != kernel.len() {
-            return Err(Error::mismatch("rank of w", w.len(), format!("{} as of x", x.len())));
-        }
-        let group = group(cx.node)?;
-        if let (Some(c), Some(cg)) = (c.known(), cg.known())
-            && cg.checked_mul(group) != Some(c)
-        {
-            return Err(Error::mismatch("channels of x", c, format!("{cg} of w x {group} groups")));
-        }
-        if cx.has(2)
-            && let (Some(b), Some(m)) = (cx.shape(2)?, m.known())
-            && !matches!(&b[..], [d] if d.compatible(&Dim::Known(m)))
-        {
-            return Err(Error::mismatch("shape of b", cx.ty(2)?, format!("[{m}]")));
-        }
-        let kernel: Option<Vec<usize>> = kernel.iter().map(Dim::known).collect();
-        if kernel.is_none() && cx.node.attrs.ints("kernel_shape")?.is_none() {
-            let shape = [n.clone(), m.clone()].into_iter().chain(spatial.iter().map(|_| Dim::Unknown));
-            return Ok(vec![TensorType::new(dtype, shape).into()]);
-        }
-        let window = Window::parse(cx.node, kernel.as_deref())?;
-        let mut out = vec![n.clone(), m.clone()];
-        for (i, extent) in spatial.iter().enumerate() {
-            out.push(window.out_dim(i, extent)?);
-        }
-        Ok(vec![TensorType::new(dtype, out).into()])
+        Ok(vec![infer(cx, 0, 1, Some(2), cx.dtype(0)?)?.into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let (x, w, b) = (cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?);

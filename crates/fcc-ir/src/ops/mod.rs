@@ -38,6 +38,10 @@ pub mod constant;
 pub mod constant_of_shape;
 pub mod conv;
 pub mod conv_transpose;
+pub mod cumulative;
+pub mod det;
+pub mod dropout;
+pub mod einsum;
 pub mod expand;
 pub mod flatten;
 pub mod gather;
@@ -45,8 +49,10 @@ pub mod gemm;
 pub mod global_pool;
 pub mod identity;
 pub mod instance_normalization;
+pub mod integer;
 pub mod layer_normalization;
 mod lists;
+pub mod loss;
 pub mod lp_normalization;
 pub mod lrn;
 pub mod matmul;
@@ -55,9 +61,11 @@ pub(crate) mod numeric;
 pub mod pad;
 pub mod pool;
 pub mod predicate;
+pub mod quantize;
 pub mod range;
 pub mod reduce;
 pub mod reshape;
+pub mod rotary_embedding;
 pub mod scatter;
 pub mod shape_of;
 pub mod slice;
@@ -101,11 +109,19 @@ operators! {
     Constant => constant::Constant,
     ConstantOfShape => constant_of_shape::ConstantOfShape,
     Conv => conv::Conv,
+    ConvInteger => integer::ConvInteger,
     ConvTranspose => conv_transpose::ConvTranspose,
     Cos => unary::COS,
     Cosh => unary::COSH,
+    CumProd => cumulative::CUM_PROD,
+    CumSum => cumulative::CUM_SUM,
     DepthToSpace => space_depth::DepthToSpace,
+    DequantizeLinear => quantize::DequantizeLinear,
+    Det => det::Det,
     Div => binary::DIV,
+    Dropout => dropout::Dropout,
+    DynamicQuantizeLinear => quantize::DynamicQuantizeLinear,
+    Einsum => einsum::Einsum,
     Elu => activation::ELU,
     Equal => compare::EQUAL,
     Erf => unary::ERF,
@@ -141,6 +157,7 @@ operators! {
     LpNormalization => lp_normalization::LpNormalization,
     LpPool => pool::LpPool,
     MatMul => matmul::MatMul,
+    MatMulInteger => integer::MatMulInteger,
     Max => variadic::MAX,
     MaxPool => pool::MaxPool,
     Mean => variadic::MEAN,
@@ -150,11 +167,15 @@ operators! {
     Mod => binary::MOD,
     Mul => binary::MUL,
     Neg => unary::NEG,
+    NegativeLogLikelihoodLoss => loss::NegativeLogLikelihoodLoss,
     Not => predicate::Not,
     Or => binary::OR,
     PRelu => binary::PRELU,
     Pad => pad::Pad,
     Pow => binary::Pow,
+    QLinearConv => integer::QLinearConv,
+    QLinearMatMul => integer::QLinearMatMul,
+    QuantizeLinear => quantize::QuantizeLinear,
     RMSNormalization => layer_normalization::RmsNormalization,
     Range => range::Range,
     Reciprocal => unary::RECIPROCAL,
@@ -170,6 +191,7 @@ operators! {
     ReduceSumSquare => reduce::SUM_SQUARE,
     Relu => unary::RELU,
     Reshape => reshape::Reshape,
+    RotaryEmbedding => rotary_embedding::RotaryEmbedding,
     Round => unary::ROUND,
     Scatter => scatter::SCATTER,
     ScatterElements => scatter::SCATTER_ELEMENTS,
@@ -184,6 +206,7 @@ operators! {
     Size => shape_of::Size,
     Slice => slice::Slice,
     Softmax => softmax::SOFTMAX,
+    SoftmaxCrossEntropyLoss => loss::SoftmaxCrossEntropyLoss,
     Softplus => unary::SOFTPLUS,
     Softsign => unary::SOFTSIGN,
     SpaceToDepth => space_depth::SpaceToDepth,

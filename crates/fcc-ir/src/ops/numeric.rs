@@ -66,9 +66,6 @@ pub(crate) trait Real:
     fn powf(self, e: Self) -> Self;
     fn tanh(self) -> Self;
     fn abs(self) -> Self;
-    fn floor(self) -> Self;
-    fn sin(self) -> Self;
-    fn cos(self) -> Self;
     fn erf(self) -> Self;
 }
 
@@ -111,15 +108,22 @@ macro_rules! reals { ($($t:ty, $own:ident, [$($narrow:ident => $n:ty),*], $wide:
         fn powf(self, e: Self) -> Self { <$t>::powf(self, e) }
         fn tanh(self) -> Self { <$t>::tanh(self) }
         fn abs(self) -> Self { <$t>::abs(self) }
-        fn floor(self) -> Self { <$t>::floor(self) }
-        fn sin(self) -> Self { <$t>::sin(self) }
-        fn cos(self) -> Self { <$t>::cos(self) }
         fn erf(self) -> Self { erf(self as f64) as $t }
     }
 )* } }
 reals! {
     f32, F32, [F16 => f16, BF16 => bf16], F64 => f64;
     f64, F64, [F16 => f16, BF16 => bf16], F32 => f32;
+}
+
+/// Rounds every element to `dtype` and back: the value after an intermediate tensor of that type.
+pub(crate) fn round_through<T: Real>(dtype: DType, data: &mut [T]) {
+    match dtype {
+        DType::F16 => data.iter_mut().for_each(|v| *v = T::from_f64(f16::from_f64(v.to_f64()).to_f64())),
+        DType::BF16 => data.iter_mut().for_each(|v| *v = T::from_f64(bf16::from_f64(v.to_f64()).to_f64())),
+        DType::F32 => data.iter_mut().for_each(|v| *v = T::of(v.to_f64() as f32)),
+        _ => {}
+    }
 }
 
 /// Rounding to a narrow float, once and to nearest even, from f32 or f64.

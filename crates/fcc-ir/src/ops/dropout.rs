@@ -1,0 +1,67 @@
+//! `Dropout`. <https://onnx.ai/onnx/operators/onnx__Dropout.html>
+use crate::convert;
+use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
+use crate::ops::numeric::{Num, with_real};
+use crate::{DType, Error, OpNode, Result, Tensor, TensorType, Value};
+
+/// `Dropout`.
+pub struct Dropout;
+
+/// What a `Dropout` does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DropoutParams {
+    /// Share of elements that become zero in training.
+    pub ratio: f64,
+    /// Whether it drops anything; otherwise it is the identity.
+    pub training: bool,
+}
+
+/// From the attributes (before opset 12) or the inputs `ratio` and `training_mode`.
+pub fn params(node: &OpNode, ratio: Option<&Tensor>, training: Option<&Tensor>) -> Result<DropoutParams> {
+    if node.version < 12 {
+        // until version 6 `is_test` said which; later ones have no training mode
+        let training = node.version < 7 && !node.attrs.flag("is_test", false)?;
+        return Ok(DropoutParams { ratio: f64::from(node.attrs.float_or("ratio", 0.5)?), training });
+    }
+    let one = |t: &Tensor| -> Result<f64> {
+        match convert::to_f64s(t)?[..] {
+            [v] => Ok(v),
+            _ => Err(Error::mismatch("shape of an input", format!("{:?}", t.shape()), "a scalar")),
+        }
+    };
+    let ratio = ratio.map(one).transpose()?.unwrap_or(0.5);
+    if !(0.0..1.0).contains(&ratio) {
+        return Err(Error::mismatch("ratio", ratio, "0 up to but not 1"));
+    }
+    Ok(DropoutParams { ratio, training: training.map(one).transpose()?.unwrap_or(0.0) != 0.0 })
+}
+
+impl Operator for Dropout {
+    fn schema(&self) -> Schema {
+        let since = &[1, 6, 7, 10, 12, 13, 22];
+        Schema { name: "Dropout", domain: "", since, inputs: (1, 3), outputs: (1, 2) }
+    }
+    fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        // the mask has the data's type before opset 10
+        let dtype = if cx.version() < 10 { cx.dtype(0)? } else { DType::Bool };
+        let mask = TensorType { dtype, shape: cx.shape(0)?.cloned() };
+        Ok([cx.ty(0)?.clone(), mask.into()].into_iter().take(cx.n_outputs).map(Fact::from).collect())
+    }
+    fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
+        let x = cx.tensor(0)?;
+        let p = params(cx.node, cx.opt_tensor(1)?, cx.opt_tensor(2)?)?;
+        if p.training && p.ratio != 0.0 {
+            return Err(Error::unsupported("Dropout in training mode, whose output is random"));
+        }
+        let mut outputs = vec![x.clone().into()];
+        if cx.wanted.len() > 1 {
+            let mask = if cx.version() < 10 {
+                with_real!(x.dtype(), T => T::store(x.dtype(), x.shape(), vec![T::ONE; x.len()])?)
+            } else {
+                Tensor::from_bools(x.shape(), std::iter::repeat_n(true, x.len()))?
+            };
+            outputs.push(mask.into());
+        }
+        Ok(outputs)
+    }
+}
