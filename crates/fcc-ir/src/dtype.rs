@@ -66,7 +66,11 @@ impl DType {
     }
     /// Bytes of `elems` elements packed as in raw data; `None` for strings, undefined, or on overflow.
     pub fn byte_len(self, elems: usize) -> Option<usize> {
-        if self.bits() == 0 { None } else { Some(elems.checked_mul(self.bits())?.div_ceil(8)) }
+        if self.bits() == 0 {
+            return None;
+        }
+        // the product of two usize fits u128
+        usize::try_from((elems as u128 * self.bits() as u128).div_ceil(8)).ok()
     }
     /// Whether this is a floating point type (of any width).
     pub fn is_float(self) -> bool {
