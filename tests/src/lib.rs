@@ -1,1 +1,2 @@
 //! Tests of fcc across crates.
+pub mod cases;

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attr;
+pub mod compare;
 pub mod convert;
 mod dim;
 mod dtype;
