@@ -61,6 +61,11 @@ impl Random {
                 let parts: Vec<f64> = (0..2 * n).map(|_| self.unit() * 2.0 - 1.0).collect();
                 Tensor::from_bytes(dtype, shape, bytemuck::cast_slice(&parts).to_vec().into())
             }
+            // every code is a finite number
+            DType::F6E2M3 | DType::F6E3M2 => {
+                let codes: Vec<u8> = ints(0, 64).into_iter().map(|v| v as u8).collect();
+                Tensor::from_unpacked_bits(dtype, shape, &codes)
+            }
             float if float.is_float() => {
                 let values = (0..n).map(|_| self.unit() * 2.0 - 1.0).collect();
                 from_f64s(float, shape, values, Narrowing::default())
