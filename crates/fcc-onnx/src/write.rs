@@ -337,3 +337,47 @@ impl DataFile {
         graph.node.iter_mut().try_for_each(|node| self.move_out_of_node(node))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fcc_ir::attr::Attrs;
+    use fcc_ir::{NewNode, Tensor, ValueId, ValueInfo, ValueType};
+
+    /// An initializer of 4000 bytes, and a `Constant` node of 8000.
+    fn model() -> Model {
+        let mut g = Graph::new("g", fcc_ir::op::default_opsets(21));
+        let weight = g.add_constant("w", Tensor::new(vec![1000], vec![1f32; 1000]).unwrap()).unwrap();
+        let value = Tensor::new(vec![2000], vec![2f32; 2000]).unwrap();
+        let constant = NewNode {
+            op_type: "Constant",
+            domain: "",
+            name: String::new(),
+            inputs: vec![],
+            outputs: vec!["c".into()],
+            attrs: Attrs::new().with("value", value),
+        };
+        let id = g.add_op(constant).unwrap();
+        g.add_output(weight, ValueInfo::new("w", ValueType::Unknown));
+        g.add_output(ValueId { node: id, output: 0 }, ValueInfo::new("c", ValueType::Unknown));
+        Model::new(g)
+    }
+
+    #[test]
+    fn beyond_the_limit_weights_move_out_in_two_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.onnx");
+        for (limit, data_bytes) in [(20_000, None), (10_000, Some(4000)), (2000, Some(12_000))] {
+            let saved = save_at_most(&model(), &path, &SaveOptions::default(), limit).unwrap();
+            assert_eq!(saved.data.map(|(_, bytes)| bytes), data_bytes, "limit {limit}");
+            assert!(saved.model_bytes <= limit);
+            let read = crate::load(&path, &crate::LoadOptions::default()).unwrap();
+            for (name, len) in [("w", 4000), ("c", 8000)] {
+                let value = read.graph.value(name).unwrap();
+                assert_eq!(read.graph.constant(value).unwrap().bytes().len(), len);
+            }
+        }
+        let error = save_at_most(&model(), &path, &SaveOptions::default(), 50).unwrap_err().to_string();
+        assert!(error.contains("without tensors of 1024 bytes and more, wanted 50 or less"), "{error}");
+    }
+}
