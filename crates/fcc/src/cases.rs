@@ -1,8 +1,9 @@
 //! ONNX test-case folders: `model.onnx`, `test_data_set_*/{input,output}_*.pb`, and `tol.json` with rtol and atol.
-use crate::compare::{Tolerance, difference};
 use crate::engine::Engine;
-use fcc_ir::interp::Values;
-use fcc_ir::{Value, ValueInfo};
+use fcc_ir::compare::{Tolerance, close};
+use fcc_ir::infer::infer;
+use fcc_ir::interp::{Values, run_observed};
+use fcc_ir::{Model, NodeKind, Value, ValueInfo};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +31,9 @@ pub struct Outcome {
     /// The first difference or the error; empty if it passed.
     pub reason: String,
 }
+
+/// What ONNX's own backend tests allow, for a folder without `tol.json`.
+const ONNX_TESTS: Tolerance = Tolerance { rtol: 1e-3, atol: 1e-7 };
 
 /// Why a case did not pass.
 struct Stop(Status, String);
@@ -78,7 +82,8 @@ pub fn find(folders: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-/// Runs one case. Never panics: a panic inside is a failed case.
+/// Runs one case. In the interpreter, inference must not contradict any value either.
+/// Never panics: a panic inside is a failed case.
 pub fn run(folder: &Path, engine: Engine, options: &fcc_jit::Options) -> Outcome {
     let name =
         folder.file_name().map_or_else(|| folder.display().to_string(), |n| n.to_string_lossy().into_owned());
@@ -97,30 +102,57 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 fn check(folder: &Path, engine: Engine, options: &fcc_jit::Options) -> Result<(), Stop> {
-    let model = fcc_onnx::load(folder.join("model.onnx"), &fcc_onnx::LoadOptions::default())?;
+    let mut model = fcc_onnx::load(folder.join("model.onnx"), &fcc_onnx::LoadOptions::default())?;
     let tolerance = tolerance(folder)?;
-    let inputs: Vec<&ValueInfo> = model.graph.inputs.iter().map(|i| &i.info).collect();
-    let outputs: Vec<&ValueInfo> = model.graph.outputs.iter().map(|o| &o.info).collect();
-    let runner = engine.prepare(&model, options)?;
     let sets = data_sets(folder)?;
     if sets.is_empty() {
         return Err(failed("no folder test_data_set_*"));
     }
+    let inputs: Vec<ValueInfo> = model
+        .graph
+        .inputs
+        .iter()
+        .filter(|i| matches!(model.graph.node(i.node).kind, NodeKind::Input))
+        .map(|i| i.info.clone())
+        .collect();
+    let outputs: Vec<ValueInfo> = model.graph.outputs.iter().map(|o| o.info.clone()).collect();
+    let compiled = match engine {
+        Engine::Jit => Some(fcc_jit::compile(&model, options)?),
+        Engine::Interpreter => {
+            let functions = model.functions.clone();
+            infer(&mut model.graph, &functions)?;
+            None
+        }
+    };
     for set in sets {
         let given = read_values(&set, "input", &inputs)?;
         let want = read_values(&set, "output", &outputs)?;
-        let got = runner.run(&given)?;
         if want.is_empty() {
             return Err(failed(format!("{}: no output_*.pb", set.display())));
         }
+        let got = match &compiled {
+            Some(compiled) => compiled.run(&given)?,
+            None => interpret(&model, &given)?,
+        };
         for (name, value) in &want {
             let computed = got.get(name).ok_or_else(|| failed(format!("output `{name}`: not computed")))?;
-            if let Some(text) = difference(computed, value, tolerance) {
-                return Err(failed(format!("output `{name}`: {text}")));
-            }
+            close(computed, value, tolerance).map_err(|e| failed(format!("output `{name}`: {e}")))?;
         }
     }
     Ok(())
+}
+
+/// Runs the interpreter; what inference said of a value must not contradict the value.
+fn interpret(model: &Model, given: &Values) -> Result<Values, Stop> {
+    let mut clash = None;
+    let mut observer = |id, name: &str, value: &Value| {
+        let (inferred, found) = (model.graph.ty(id), value.value_type());
+        if clash.is_none() && inferred.merge(&found).is_err() {
+            clash = Some(format!("value `{name}`: inferred {inferred}, computed {found}"));
+        }
+    };
+    let got = run_observed(model, given, &mut observer)?;
+    clash.map_or(Ok(got), |text| Err(failed(text)))
 }
 
 fn tolerance(folder: &Path) -> Result<Tolerance, Stop> {
@@ -131,7 +163,7 @@ fn tolerance(folder: &Path) -> Result<Tolerance, Stop> {
     }
     let path = folder.join("tol.json");
     if !path.is_file() {
-        return Ok(Tolerance::ONNX_TESTS);
+        return Ok(ONNX_TESTS);
     }
     let text = std::fs::read_to_string(&path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
     let File { rtol, atol } =
@@ -152,7 +184,7 @@ fn data_sets(folder: &Path) -> Result<Vec<PathBuf>, Stop> {
 }
 
 /// The values of `KIND_0.pb`, `KIND_1.pb`, ... by the names that the graph declares; a missing file gives no value.
-fn read_values(set: &Path, kind: &str, declared: &[&ValueInfo]) -> Result<Values, Stop> {
+fn read_values(set: &Path, kind: &str, declared: &[ValueInfo]) -> Result<Values, Stop> {
     let mut values = Values::new();
     for (index, info) in declared.iter().enumerate() {
         let path = set.join(format!("{kind}_{index}.pb"));
