@@ -1,0 +1,550 @@
+//! Runs passes over a model: every graph in it, every candidate, and the report.
+use crate::builder::{Builder, SharedConstants, constants_of};
+use crate::context::{Cx, FactMap, Limits};
+use crate::passes::{Pass, PassKind};
+use crate::report::{Attempt, Outcome, PassSummary, Report, Row, Size};
+use crate::rule::{AnyRule, Declined, Prepared};
+use fcc_ir::infer::infer;
+use fcc_ir::op::Fact;
+use fcc_ir::{
+    At, Error, Function, Graph, Model, NodeId, NodeKind, Result, ValueId, ValueType, verify,
+};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// When a hook is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the pass.
+    Before,
+    /// After it, the model verified.
+    After,
+}
+
+/// Sees the model before and after each pass: its number from 0, its name.
+pub type Hook<'h> = dyn FnMut(Moment, usize, &str, &Model) + 'h;
+
+/// Options of a run.
+#[derive(Default)]
+pub struct Options<'h> {
+    /// Limits that rules keep.
+    pub limits: Limits,
+    /// Stop rewriting after this many rewrites: what bisection turns.
+    pub stop_after: Option<u64>,
+    /// Called before and after each pass, to dump the model.
+    pub hook: Option<&'h mut Hook<'h>>,
+    /// Sees each match before it is applied; an error stops the run. Proofs are made here.
+    pub on_match: Option<&'h mut OnMatch<'h>>,
+}
+
+/// Sees a rule's match in a graph before it is applied.
+pub type OnMatch<'h> = dyn FnMut(&Site<'_>) -> Result<()> + 'h;
+
+/// A match: where a rule is about to be applied.
+pub struct Site<'a> {
+    /// The graph.
+    pub graph: &'a Graph,
+    /// The model's functions.
+    pub functions: &'a [Function],
+    /// The rule.
+    pub rule: &'a dyn AnyRule,
+    /// The candidate.
+    pub node: NodeId,
+    /// The value that will be replaced.
+    pub replaces: ValueId,
+    /// The values that are not constant and that the replacement reads.
+    pub sources: &'a [ValueId],
+    /// Limits in force.
+    pub limits: &'a Limits,
+    /// Path of the graph, as in [`Row::graph`].
+    pub path: &'a str,
+}
+
+/// Rounds of one repeated pass; each round changes something, so this ends runs that a faulty rule keeps going.
+const MAX_ROUNDS: usize = 10_000;
+
+/// Runs the passes in order. The model is verified after each; an error names the pass and leaves the model
+/// in the state that the pass left it in.
+pub fn run(model: &mut Model, passes: &[Pass], options: Options<'_>) -> Result<Report> {
+    infer(&mut model.graph, &model.functions)?;
+    let mut driver =
+        Driver { options, report: Report::default(), rewrites: 0, growth_bytes: 0, declines: vec![] };
+    for (number, pass) in passes.iter().enumerate() {
+        driver.tell(Moment::Before, number, pass, model);
+        driver.pass(model, pass).at(|| format!("pass {}", pass.name))?;
+        driver.tell(Moment::After, number, pass, model);
+    }
+    Ok(driver.report)
+}
+
+struct Driver<'h> {
+    options: Options<'h>,
+    report: Report,
+    rewrites: u64,
+    growth_bytes: u64,
+    /// Declined candidates of the current round; only the last round's are reported.
+    declines: Vec<Row>,
+}
+
+/// One graph of the model during a pass.
+struct Scope<'a> {
+    path: &'a str,
+    functions: &'a [Function],
+    captures: &'a [Fact],
+    constants_as_nodes: bool,
+}
+
+impl Driver<'_> {
+    fn tell(&mut self, moment: Moment, number: usize, pass: &Pass, model: &Model) {
+        if let Some(hook) = &mut self.options.hook {
+            hook(moment, number, pass.name, model);
+        }
+    }
+
+    fn pass(&mut self, model: &mut Model, pass: &Pass) -> Result<()> {
+        let (nodes_before, constants_before) = totals(model);
+        let first_row = self.report.rows.len();
+        let functions = model.functions.clone();
+        let main = Scope { path: "", functions: &functions, captures: &[], constants_as_nodes: false };
+        self.graph(&mut model.graph, pass, &main)?;
+        for i in 0..model.functions.len() {
+            let Some(f) = model.functions.get_mut(i) else { continue };
+            let path = format!("function {}", f.name);
+            let scope = Scope { path: &path, functions: &functions, captures: &[], constants_as_nodes: true };
+            self.graph(&mut f.body, pass, &scope)?;
+        }
+        verify::verify(model)?;
+        infer(&mut model.graph, &model.functions)?;
+        let rows = self.report.rows.get(first_row..).unwrap_or_default();
+        let rewritten = rows.iter().filter(|r| r.outcome == Outcome::Rewritten).count();
+        let declined = rows.len() - rewritten;
+        let (nodes_after, constants_after) = totals(model);
+        self.report.passes.push(PassSummary {
+            pass: pass.name.into(),
+            rewritten,
+            declined,
+            nodes_before,
+            nodes_after,
+            constants_before,
+            constants_after,
+        });
+        Ok(())
+    }
+
+    /// Rewrites a graph, then the subgraphs in it.
+    fn graph(&mut self, graph: &mut Graph, pass: &Pass, scope: &Scope<'_>) -> Result<()> {
+        match &pass.kind {
+            PassKind::Rules { rules, repeat } => self.rules(graph, pass, rules, *repeat, scope)?,
+            PassKind::RemoveUnused => self.remove_unused(graph, pass, scope),
+        }
+        let owners: Vec<NodeId> =
+            graph.ops()?.into_iter().filter(|id| has_graphs(graph, *id)).collect();
+        if owners.is_empty() {
+            return Ok(());
+        }
+        let facts = FactMap::new(graph, scope.functions, scope.captures)?;
+        let mut outer: BTreeSet<String> = (*graph.outer_names).clone();
+        outer.extend(graph.names().map(String::from));
+        let outer = Arc::new(outer);
+        for owner in owners {
+            let captured: Vec<(String, Fact)> = graph
+                .captures_of(owner)
+                .into_iter()
+                .map(|v| (graph.value_name(v).to_string(), facts.get(v).cloned().unwrap_or_default()))
+                .collect();
+            let name = row_name(graph, owner);
+            let prefix = if scope.path.is_empty() { String::new() } else { format!("{}/", scope.path) };
+            let Some(op) = graph.node_mut(owner).op_mut() else { continue };
+            let labels: Vec<String> = graph_labels(&op.attrs);
+            for (sub, label) in op.attrs.graphs_mut().zip(labels) {
+                sub.outer_names = outer.clone();
+                name_captures(sub, &captured)?;
+                let facts: Vec<Fact> = captured.iter().map(|(_, f)| f.clone()).collect();
+                let path = format!("{prefix}{name}.{label}");
+                let inner = Scope {
+                    path: &path,
+                    functions: scope.functions,
+                    captures: &facts,
+                    constants_as_nodes: false,
+                };
+                self.graph(sub, pass, &inner)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_unused(&mut self, graph: &mut Graph, pass: &Pass, scope: &Scope<'_>) {
+        let before = constants(graph);
+        let unused: Vec<(String, String)> = unused(graph);
+        graph.sweep();
+        let after = constants(graph);
+        for (i, (node, op)) in unused.into_iter().enumerate() {
+            self.report.rows.push(Row {
+                pass: pass.name.into(),
+                rule: pass.name.into(),
+                graph: scope.path.into(),
+                node,
+                op,
+                outcome: Outcome::Rewritten,
+                number: None,
+                reason: None,
+                tried: vec![],
+                // what the graph holds altogether is told once
+                before: if i == 0 { before } else { Size::default() },
+                after: Some(if i == 0 { after } else { Size::default() }),
+                made: vec![],
+            });
+        }
+    }
+
+    fn rules(
+        &mut self,
+        graph: &mut Graph,
+        pass: &Pass,
+        rules: &[&'static dyn AnyRule],
+        repeat: bool,
+        scope: &Scope<'_>,
+    ) -> Result<()> {
+        let mut facts = FactMap::new(graph, scope.functions, scope.captures)?;
+        let mut shared = SharedConstants::default();
+        for _ in 0..MAX_ROUNDS {
+            self.declines.clear();
+            let mut made: HashSet<NodeId> = HashSet::new();
+            let mut changed = false;
+            for node in graph.ops()? {
+                // a node made in this round is for the next one (its id may be that of a removed node)
+                if !graph.contains(node) || made.contains(&node) {
+                    continue;
+                }
+                if let Some(new) = self.candidate(graph, &mut facts, &mut shared, pass, rules, node, scope)? {
+                    made.extend(new);
+                    changed = true;
+                }
+            }
+            if !(repeat && changed) {
+                self.report.rows.append(&mut self.declines);
+                return Ok(());
+            }
+        }
+        Err(Error::invalid(format!("no end after {MAX_ROUNDS} rounds")))
+    }
+
+    /// Tries the rules at a node until one rewrites it. Answers with the nodes made.
+    fn candidate(
+        &mut self,
+        graph: &mut Graph,
+        facts: &mut FactMap,
+        shared: &mut SharedConstants,
+        pass: &Pass,
+        rules: &[&'static dyn AnyRule],
+        node: NodeId,
+        scope: &Scope<'_>,
+    ) -> Result<Option<Vec<NodeId>>> {
+        if self.options.stop_after.is_some_and(|limit| self.rewrites >= limit) {
+            return Ok(None);
+        }
+        let (name, op) = (row_name(graph, node), graph.op(node).map(|o| o.op_type.clone()));
+        let mut row = Row {
+            pass: pass.name.into(),
+            rule: String::new(),
+            graph: scope.path.into(),
+            node: name,
+            op: op.unwrap_or_default(),
+            outcome: Outcome::Declined,
+            number: None,
+            reason: None,
+            tried: vec![],
+            before: constants_of(graph, &[node]),
+            after: None,
+            made: vec![],
+        };
+        for rule in rules {
+            let cx = Cx {
+                graph,
+                facts,
+                functions: scope.functions,
+                captures: scope.captures,
+                limits: &self.options.limits,
+            };
+            let declined = match rule.prepare(&cx, node) {
+                None => continue,
+                Some(Err(declined)) => declined,
+                Some(Ok(prepared)) => match self.admit(&prepared) {
+                    Err(declined) => declined,
+                    Ok(()) => {
+                        if let Some(on_match) = &mut self.options.on_match {
+                            on_match(&Site {
+                                graph,
+                                functions: scope.functions,
+                                rule: *rule,
+                                node,
+                                replaces: prepared.replaces,
+                                sources: &prepared.sources,
+                                limits: &self.options.limits,
+                                path: scope.path,
+                            })?;
+                        }
+                        let growth = prepared.growth_bytes;
+                        let limit = self.options.limits.nodes;
+                        match apply(graph, facts, shared, scope, limit, node, prepared)
+                            .at(|| format!("rule {} at {}", rule.name(), row.node))?
+                        {
+                            Err(declined) => declined,
+                            Ok(done) => {
+                                self.rewrites += 1;
+                                self.growth_bytes = self.growth_bytes.saturating_add(growth);
+                                row.outcome = Outcome::Rewritten;
+                                row.number = Some(self.rewrites);
+                                row.tried.extend(previous(&mut row.rule, &mut row.reason));
+                                row.rule = rule.name().into();
+                                (row.before, row.after, row.made) = (done.before, Some(done.after), done.names);
+                                self.report.rows.push(row);
+                                return Ok(Some(done.made));
+                            }
+                        }
+                    }
+                },
+            };
+            row.tried.extend(previous(&mut row.rule, &mut row.reason));
+            row.rule = rule.name().into();
+            row.reason = Some(declined);
+        }
+        if row.reason.is_some() {
+            self.declines.push(row);
+        }
+        Ok(None)
+    }
+
+    /// Holds a match to the budget.
+    fn admit(&self, prepared: &Prepared<'_>) -> Result<(), Declined> {
+        let (used, limit) = (self.growth_bytes, self.options.limits.growth_bytes);
+        let total = used.saturating_add(prepared.growth_bytes);
+        if prepared.growth_bytes == 0 || total <= limit {
+            return Ok(());
+        }
+        let got = match used {
+            0 => format!("{total} bytes"),
+            _ => format!("{} bytes beside {used} bytes of earlier rewrites", prepared.growth_bytes),
+        };
+        Err(Declined::new("growth of the model's constants", got, format!("at most {limit} bytes")))
+    }
+}
+
+/// The last decline, before another rule's outcome takes its place.
+fn previous(rule: &mut String, reason: &mut Option<Declined>) -> Option<Attempt> {
+    reason.take().map(|reason| Attempt { rule: std::mem::take(rule), reason })
+}
+
+struct Done {
+    made: Vec<NodeId>,
+    names: Vec<String>,
+    before: Size,
+    after: Size,
+}
+
+/// Builds the replacement, checks its type, redirects the uses and removes what nothing uses any more.
+fn apply(
+    graph: &mut Graph,
+    facts: &mut FactMap,
+    shared: &mut SharedConstants,
+    scope: &Scope<'_>,
+    max_nodes: usize,
+    at: NodeId,
+    prepared: Prepared<'_>,
+) -> Result<Result<Done, Declined>> {
+    let old = prepared.replaces;
+    let root = row_name(graph, at);
+    let mut builder = Builder {
+        graph,
+        facts,
+        shared,
+        functions: scope.functions,
+        at,
+        root,
+        made: vec![],
+        max_nodes,
+        constants_as_nodes: scope.constants_as_nodes,
+    };
+    let built = (prepared.action)(&mut builder);
+    let (made, after) = (std::mem::take(&mut builder.made), builder.constants_read());
+    let checked = built.and_then(|new| {
+        let (was, is) = (builder.ty(old), builder.ty(new));
+        let kept = keeps_type(&was, &is)?;
+        Ok((new, kept))
+    });
+    let (new, ty) = match checked {
+        Ok(found) => found,
+        Err(declined) => {
+            remove_dead(graph, made.into_iter().rev().collect());
+            return Ok(Err(declined));
+        }
+    };
+    if let Err(why) = redirect(graph, old, new, made.contains(&new.node)) {
+        remove_dead(graph, made.into_iter().rev().collect());
+        return Ok(Err(why.into()));
+    }
+    graph.set_ty(new, ty.clone());
+    let mut fact = facts.get(new).cloned().unwrap_or_default();
+    fact.ty = ty;
+    facts.set(new, fact);
+    let before = remove_dead(graph, vec![old.node]);
+    remove_dead(graph, made.iter().rev().copied().collect());
+    let made: Vec<NodeId> = made.into_iter().filter(|id| graph.contains(*id)).collect();
+    let names = made.iter().filter(|id| graph.op(**id).is_some()).map(|id| row_name(graph, *id)).collect();
+    Ok(Ok(Done { made, names, before, after }))
+}
+
+/// The type that the value has from now on: what is known of both. Errs where they contradict each other.
+fn keeps_type(was: &ValueType, is: &ValueType) -> Result<ValueType, Declined> {
+    let differs = |why: String| Declined::new("type of the replacement", is, format!("{was}: {why}"));
+    if let (Some(a), Some(b)) = (was.as_tensor(), is.as_tensor())
+        && a.shape.is_some()
+        && b.shape.is_none()
+    {
+        return Err(differs("its rank is not known".into()));
+    }
+    was.merge(is).map_err(differs)
+}
+
+/// Redirects the uses of `old` to `new`. A new node takes the old value's name, so that the name keeps its value.
+fn redirect(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool) -> Result<()> {
+    let was_output = graph.is_output(old);
+    let name = graph.value_name(old).to_string();
+    graph.replace_uses(old, new)?;
+    if is_new && !was_output && old != new {
+        let parked = graph.fresh_name(&format!("{name}.replaced"));
+        graph.rename(old, &parked)?;
+        graph.rename(new, &name)?;
+    }
+    Ok(())
+}
+
+/// Removes these nodes if nothing uses them, then what only they used. Answers with the constants they read.
+fn remove_dead(graph: &mut Graph, mut work: Vec<NodeId>) -> Size {
+    let mut removed = Size::default();
+    let mut counted = BTreeSet::new();
+    work.reverse();
+    while let Some(id) = work.pop() {
+        if !graph.contains(id) || matches!(graph.node(id).kind, NodeKind::Input) {
+            continue;
+        }
+        let feeds: Vec<ValueId> =
+            graph.inputs_of(id).into_iter().flatten().chain(graph.captures_of(id)).collect();
+        let constants: Vec<(ValueId, Size)> =
+            feeds.iter().filter_map(|v| Some((*v, size_of(&graph.constant(*v)?)))).collect();
+        if graph.remove(id).is_ok() {
+            for (value, size) in constants {
+                if counted.insert(value) {
+                    removed.bytes += size.bytes;
+                    removed.elements += size.elements;
+                }
+            }
+            work.extend(feeds.into_iter().map(|v| v.node));
+        }
+    }
+    removed
+}
+
+fn size_of(t: &fcc_ir::Tensor) -> Size {
+    Size { bytes: t.byte_len() as u64, elements: t.len() as u64 }
+}
+
+/// A node's name in reports: its own, or that of its first output.
+pub(crate) fn row_name(graph: &Graph, id: NodeId) -> String {
+    let node = graph.node(id);
+    if node.name.is_empty() {
+        node.outputs().first().map(|o| o.name.clone()).unwrap_or_default()
+    } else {
+        node.name.clone()
+    }
+}
+
+fn has_graphs(graph: &Graph, id: NodeId) -> bool {
+    graph.op(id).is_some_and(|op| op.attrs.graphs().next().is_some())
+}
+
+/// One label for each graph of `attrs.graphs()`: the attribute's name, numbered in a list.
+fn graph_labels(attrs: &fcc_ir::attr::Attrs) -> Vec<String> {
+    use fcc_ir::attr::AttrValue;
+    attrs
+        .iter()
+        .flat_map(|a| match &a.value {
+            AttrValue::Graph(_) => vec![a.name.clone()],
+            AttrValue::Graphs(list) => (0..list.len()).map(|i| format!("{}[{i}]", a.name)).collect(),
+            _ => vec![],
+        })
+        .collect()
+}
+
+/// Gives the captures of a subgraph, and of the subgraphs in it, the names that the values have outside.
+fn name_captures(sub: &mut Graph, captured: &[(String, Fact)]) -> Result<()> {
+    for id in sub.nodes() {
+        if let NodeKind::Capture(i) = sub.node(id).kind
+            && let Some((name, _)) = captured.get(i as usize)
+        {
+            sub.rename(ValueId { node: id, output: 0 }, name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Nodes that no output needs: name and operator.
+fn unused(graph: &Graph) -> Vec<(String, String)> {
+    let mut swept = graph.clone();
+    swept.sweep();
+    graph
+        .nodes()
+        .into_iter()
+        .filter(|id| !swept.contains(*id))
+        .map(|id| {
+            let kind = match &graph.node(id).kind {
+                NodeKind::Op(op) => op.op_type.clone(),
+                NodeKind::Constant(_) | NodeKind::SparseConstant(_) => "initializer".into(),
+                NodeKind::Input | NodeKind::Capture(_) => "outer value".into(),
+            };
+            (row_name(graph, id), kind)
+        })
+        .collect()
+}
+
+/// Operators and constants of a model, subgraphs and functions included.
+fn totals(model: &Model) -> (usize, Size) {
+    let mut size = constants(&model.graph);
+    let mut nodes = op_count(&model.graph);
+    for f in &model.functions {
+        let more = constants(&f.body);
+        size.bytes += more.bytes;
+        size.elements += more.elements;
+        nodes += op_count(&f.body);
+    }
+    (nodes, size)
+}
+
+fn op_count(graph: &Graph) -> usize {
+    let ops = graph.nodes().into_iter().filter_map(|id| graph.op(id));
+    ops.map(|op| 1 + op.attrs.graphs().map(op_count).sum::<usize>()).sum()
+}
+
+fn constants(graph: &Graph) -> Size {
+    let mut size = Size::default();
+    for id in graph.nodes() {
+        let held = match &graph.node(id).kind {
+            NodeKind::Constant(c) => Some(size_of(&c.tensor)),
+            NodeKind::Op(op) => {
+                for sub in op.attrs.graphs() {
+                    let inner = constants(sub);
+                    size.bytes += inner.bytes;
+                    size.elements += inner.elements;
+                }
+                let value = ValueId { node: id, output: 0 };
+                (op.op_type == "Constant").then(|| graph.constant(value).map(|t| size_of(&t))).flatten()
+            }
+            NodeKind::Input | NodeKind::SparseConstant(_) | NodeKind::Capture(_) => None,
+        };
+        if let Some(held) = held {
+            size.bytes += held.bytes;
+            size.elements += held.elements;
+        }
+    }
+    size
+}
