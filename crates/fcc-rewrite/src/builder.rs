@@ -61,7 +61,11 @@ impl Builder<'_> {
         if self.opset() >= least {
             Ok(())
         } else {
-            Err(Declined::new(format!("opset of ai.onnx for {what}"), self.opset(), format!("at least {least}")))
+            Err(Declined::new(
+                format!("opset of ai.onnx for {what}"),
+                self.opset(),
+                format!("at least {least}"),
+            ))
         }
     }
     /// The type of a value.
@@ -118,7 +122,8 @@ impl Builder<'_> {
         make: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<ValueId, Declined> {
         let bytes = source.bytes();
-        let id = (bytes.as_ptr() as usize, bytes.len(), source.dtype(), source.shape().to_vec(), key.to_string());
+        let id =
+            (bytes.as_ptr() as usize, bytes.len(), source.dtype(), source.shape().to_vec(), key.to_string());
         if let Some(known) = self.shared.0.get(&id)
             && self.graph.contains(known.value.node)
             && self.graph.constant(known.value).is_some_and(|t| same_bytes(&t, &known.made))
@@ -155,7 +160,11 @@ impl Builder<'_> {
         attrs: Attrs,
     ) -> Result<ValueId, Declined> {
         if self.made.len() >= self.max_nodes {
-            return Err(Declined::new("new nodes", format!("more than {}", self.made.len()), format!("at most {}", self.max_nodes)));
+            return Err(Declined::new(
+                "new nodes",
+                format!("more than {}", self.made.len()),
+                format!("at most {}", self.max_nodes),
+            ));
         }
         let name = self.name(hint);
         let new = NewNode {
@@ -198,7 +207,13 @@ impl Builder<'_> {
         self.repeat(node, &inputs)
     }
     /// `Conv` with everything but `kernel_shape` (and `group`, if it is not 1) at its default.
-    pub fn conv(&mut self, x: ValueId, w: ValueId, b: Option<ValueId>, kernel: &[usize]) -> Result<ValueId, Declined> {
+    pub fn conv(
+        &mut self,
+        x: ValueId,
+        w: ValueId,
+        b: Option<ValueId>,
+        kernel: &[usize],
+    ) -> Result<ValueId, Declined> {
         let attrs = Attrs::new().with("kernel_shape", to_i64s(kernel)?);
         let inputs: Vec<ValueId> = [Some(x), Some(w), b].into_iter().flatten().collect();
         self.op("Conv", "conv", &inputs, attrs)
@@ -354,7 +369,8 @@ impl Builder<'_> {
             let attrs = Attrs::new().with("starts", starts).with("ends", ends).with("axes", axes);
             return self.op("Slice", "slice", &[x], attrs);
         }
-        let mut inputs = vec![x, self.ints("starts", starts)?, self.ints("ends", ends)?, self.ints("axes", axes)?];
+        let mut inputs =
+            vec![x, self.ints("starts", starts)?, self.ints("ends", ends)?, self.ints("axes", axes)?];
         if stepped {
             inputs.push(self.ints("steps", steps)?);
         }

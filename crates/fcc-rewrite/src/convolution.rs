@@ -36,10 +36,18 @@ pub(crate) fn convolution(cx: &Cx<'_>, node: NodeId) -> Result<Convolution, Decl
     crate::weights::element_bytes(w.dtype())?;
     let shape = cx.need_shape(x)?;
     let (&[m, cg, ref kernel @ ..], Some(spatial)) = (w.shape(), shape.get(2..)) else {
-        return Err(Declined::new("ranks of x and w", format!("{} and {}", shape.len(), w.rank()), "at least 3"));
+        return Err(Declined::new(
+            "ranks of x and w",
+            format!("{} and {}", shape.len(), w.rank()),
+            "at least 3",
+        ));
     };
     if kernel.len() != spatial.len() || kernel.is_empty() {
-        return Err(Declined::new("rank of w", w.rank(), format!("{} as of x {}", shape.len(), dims_text(shape))));
+        return Err(Declined::new(
+            "rank of w",
+            w.rank(),
+            format!("{} as of x {}", shape.len(), dims_text(shape)),
+        ));
     }
     if w.is_empty() {
         return Err(Declined::new("shape of w", format!("{:?}", w.shape()), "at least one element"));

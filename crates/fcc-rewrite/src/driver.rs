@@ -6,9 +6,7 @@ use crate::report::{Attempt, Outcome, PassSummary, Report, Row, Size};
 use crate::rule::{AnyRule, Declined, Prepared};
 use fcc_ir::infer::infer;
 use fcc_ir::op::Fact;
-use fcc_ir::{
-    At, Error, Function, Graph, Model, NodeId, NodeKind, Result, ValueId, ValueType, verify,
-};
+use fcc_ir::{At, Error, Function, Graph, Model, NodeId, NodeKind, Result, ValueId, ValueType, verify};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -137,8 +135,7 @@ impl Driver<'_> {
             PassKind::Rules { rules, repeat } => self.rules(graph, pass, rules, *repeat, scope)?,
             PassKind::RemoveUnused => self.remove_unused(graph, pass, scope),
         }
-        let owners: Vec<NodeId> =
-            graph.ops()?.into_iter().filter(|id| has_graphs(graph, *id)).collect();
+        let owners: Vec<NodeId> = graph.ops()?.into_iter().filter(|id| has_graphs(graph, *id)).collect();
         if owners.is_empty() {
             return Ok(());
         }
@@ -297,7 +294,8 @@ impl Driver<'_> {
                                 row.number = Some(self.rewrites);
                                 row.tried.extend(previous(&mut row.rule, &mut row.reason));
                                 row.rule = rule.name().into();
-                                (row.before, row.after, row.made) = (done.before, Some(done.after), done.names);
+                                (row.before, row.after, row.made) =
+                                    (done.before, Some(done.after), done.names);
                                 self.report.rows.push(row);
                                 return Ok(Some(done.made));
                             }

@@ -103,8 +103,12 @@ fn matmul(cx: &Cx<'_>, node: NodeId) -> Result<Linear, Declined> {
     let x_rank = cx.need_shape(x)?.len();
     let (matrix, weight_is_vector) = match w.shape() {
         [k] => (vec![*k, 1], true),
-        [ones @ .., r, c] if ones.iter().all(|d| *d == 1) && w.rank() <= x_rank.max(2) => (vec![*r, *c], false),
-        other => return Err(Declined::new("shape of the weight", format!("{other:?}"), "a vector or a matrix")),
+        [ones @ .., r, c] if ones.iter().all(|d| *d == 1) && w.rank() <= x_rank.max(2) => {
+            (vec![*r, *c], false)
+        }
+        other => {
+            return Err(Declined::new("shape of the weight", format!("{other:?}"), "a vector or a matrix"));
+        }
     };
     // a vector on the left is a row: [1,K]
     let matrix = if weight_is_left && weight_is_vector { vec![1, matrix[0]] } else { matrix };

@@ -77,13 +77,13 @@ pub fn named(name: &str) -> Option<Vec<Pass>> {
     Some(match name {
         "none" => vec![],
         REMOVE_UNUSED => vec![Pass { name: REMOVE_UNUSED, kind: PassKind::RemoveUnused }],
-        CLEAN_UP => vec![
-            one(CLEAN_UP, CLEANING, true),
-            Pass { name: REMOVE_UNUSED, kind: PassKind::RemoveUnused },
-        ],
+        CLEAN_UP => {
+            vec![one(CLEAN_UP, CLEANING, true), Pass { name: REMOVE_UNUSED, kind: PassKind::RemoveUnused }]
+        }
         CANCEL_LAYOUTS => vec![cancel()],
         LINEAR_TO_CONV => {
-            let both: &[&'static dyn AnyRule] = &[&rules::LinearToFullKernelConv, &rules::LinearToPointwiseConv];
+            let both: &[&'static dyn AnyRule] =
+                &[&rules::LinearToFullKernelConv, &rules::LinearToPointwiseConv];
             vec![one(LINEAR_TO_CONV, both, false), cancel()]
         }
         _ => {

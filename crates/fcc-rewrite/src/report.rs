@@ -143,8 +143,7 @@ impl Row {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = ["rule", "node", "operator", "constants", "result"].map(String::from);
-        let rows: Vec<[String; 5]> =
-            std::iter::once(head).chain(self.rows.iter().map(Row::cells)).collect();
+        let rows: Vec<[String; 5]> = std::iter::once(head).chain(self.rows.iter().map(Row::cells)).collect();
         let mut width = [0usize; 4];
         for row in &rows {
             for (w, cell) in width.iter_mut().zip(row) {

@@ -160,11 +160,17 @@ mod tests {
     #[test]
     fn permuting_moves_elements() {
         let t = Tensor::new(vec![2, 3], vec![1f32, 2., 3., 4., 5., 6.]).unwrap();
-        assert_eq!(permute(&t, &[1, 0]).unwrap(), Tensor::new(vec![3, 2], vec![1f32, 4., 2., 5., 3., 6.]).unwrap());
+        assert_eq!(
+            permute(&t, &[1, 0]).unwrap(),
+            Tensor::new(vec![3, 2], vec![1f32, 4., 2., 5., 3., 6.]).unwrap()
+        );
         assert_eq!(permute(&t, &[0, 1]).unwrap().bytes().as_ptr(), t.bytes().as_ptr());
         assert!(permute(&t, &[0, 0]).is_err());
         let bytes = Tensor::new(vec![1, 2, 2], vec![1u8, 2, 3, 4]).unwrap();
-        assert_eq!(permute(&bytes, &[2, 1, 0]).unwrap(), Tensor::new(vec![2, 2, 1], vec![1u8, 3, 2, 4]).unwrap());
+        assert_eq!(
+            permute(&bytes, &[2, 1, 0]).unwrap(),
+            Tensor::new(vec![2, 2, 1], vec![1u8, 3, 2, 4]).unwrap()
+        );
     }
 
     #[test]

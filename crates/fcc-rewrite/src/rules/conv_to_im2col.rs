@@ -138,7 +138,8 @@ fn fixed(b: &mut Builder<'_>, conv: &Convolution, p: &ConvProblem) -> Result<Val
     let (g, cg) = (p.group, p.c / p.group);
     let begins: Vec<usize> = p.axes.iter().map(|a| a.pad_begin).collect();
     let ends: Vec<usize> = p.axes.iter().map(|a| a.pad_end).collect();
-    let padded: Vec<usize> = p.spatial.iter().zip(&p.axes).map(|(s, a)| s + a.pad_begin + a.pad_end).collect();
+    let padded: Vec<usize> =
+        p.spatial.iter().zip(&p.axes).map(|(s, a)| s + a.pad_begin + a.pad_end).collect();
     let extent = product("padded extents", &padded)?;
     let outs = out_extents(p);
     let places = product("output places", &outs)?;
@@ -199,7 +200,8 @@ fn static_pads(conv: &Convolution) -> Result<(Vec<usize>, Vec<usize>), Declined>
         AutoPad::Valid => Ok((vec![0; rank], vec![0; rank])),
         AutoPad::SameUpper | AutoPad::SameLower => {
             if w.strides.iter().any(|s| *s != 1) {
-                let what = format!("strides with {:?} and spatial extents {}", w.auto_pad, dims_text(&conv.spatial));
+                let what =
+                    format!("strides with {:?} and spatial extents {}", w.auto_pad, dims_text(&conv.spatial));
                 return Err(Declined::new(what, format!("{:?}", w.strides), format!("{:?}", vec![1; rank])));
             }
             let (mut begins, mut ends) = (vec![], vec![]);
@@ -280,7 +282,8 @@ fn slice_of_tap(
         axes.push(whole(first_axis + i)?);
         steps.push(whole(w.strides[i])?);
     }
-    if starts.iter().all(|s| *s == 0) && ends.iter().all(|e| *e == i64::MAX) && steps.iter().all(|s| *s == 1) {
+    if starts.iter().all(|s| *s == 0) && ends.iter().all(|e| *e == i64::MAX) && steps.iter().all(|s| *s == 1)
+    {
         return Ok(x);
     }
     b.slice(x, &starts, &ends, &axes, &steps)

@@ -59,10 +59,15 @@ impl Rule for ConvToToeplitzGemmPerChannel {
         let nodes = pairs.saturating_mul(2).saturating_add(p.c.saturating_mul(2)).saturating_add(p.m + 8);
         if nodes > cx.limits().nodes {
             let got = format!("{pairs} ({nodes} nodes)");
-            return Err(Declined::new("pairs of channels", got, format!("at most {} nodes", cx.limits().nodes)));
+            return Err(Declined::new(
+                "pairs of channels",
+                got,
+                format!("at most {} nodes", cx.limits().nodes),
+            ));
         }
         let matrices = toeplitz::whole_bytes(p, &conv.w)? / p.group as u64;
-        let growth_bytes = matrices.saturating_add(bias_bytes(&conv)?).saturating_sub(conv.w.byte_len() as u64);
+        let growth_bytes =
+            matrices.saturating_add(bias_bytes(&conv)?).saturating_sub(conv.w.byte_len() as u64);
         Ok(Match { replaces: cx.out(node), sources: vec![conv.x], growth_bytes, plan: conv })
     }
     fn action(&self, conv: Convolution, b: &mut Builder<'_>) -> Result<ValueId, Declined> {

@@ -72,16 +72,20 @@ impl Rule for FoldConstants {
         let tensor = match cx.value(value) {
             Some(known) => known,
             None => {
-                let predicted = cx.tensor(value).and_then(|t| {
-                    t.dtype.byte_len(fcc_ir::elem_count(&t.known_shape()?).ok()?)
-                });
+                let predicted = cx
+                    .tensor(value)
+                    .and_then(|t| t.dtype.byte_len(fcc_ir::elem_count(&t.known_shape()?).ok()?));
                 match predicted {
                     Some(bytes) if bytes as u64 <= allowed => {}
                     // the shape depends on the data, as in NonZero: no larger than a few times the input
                     None if given <= 1 << 16 => {}
                     got => {
                         let got = got.map_or("an unknown number of bytes".into(), |b| format!("{b} bytes"));
-                        return Err(Declined::new("size of the value", got, format!("at most {allowed} bytes")));
+                        return Err(Declined::new(
+                            "size of the value",
+                            got,
+                            format!("at most {allowed} bytes"),
+                        ));
                     }
                 }
                 let Some(op) = cx.graph().op(node) else {

@@ -54,14 +54,19 @@ impl Rule for MergeReshapes {
     fn guard(&self, cx: &Cx<'_>, (node, x): (NodeId, ValueId)) -> Result<Match<Plan>, Declined> {
         let y = cx.out(node);
         let (from, to) = (cx.need_shape(x)?, cx.need_shape(y)?);
-        let nameless = cx.graph().is_output(y) && (cx.graph().op(x.node).is_none() || cx.graph().is_output(x));
+        let nameless =
+            cx.graph().is_output(y) && (cx.graph().op(x.node).is_none() || cx.graph().is_output(x));
         let plan = if same_elements_shape(from, to) && !nameless {
             Plan::Same(x)
         } else {
             let middle = cx.input(node, 0)?;
             if cx.graph().use_count(middle) != 1 {
                 let got = format!("{} times", cx.graph().use_count(middle));
-                return Err(Declined::new(format!("use of `{}`", cx.graph().value_name(middle)), got, "once"));
+                return Err(Declined::new(
+                    format!("use of `{}`", cx.graph().value_name(middle)),
+                    got,
+                    "once",
+                ));
             }
             let first_kept = from.first().zip(to.first()).is_some_and(|(a, b)| a.same(b));
             if cx.op(node, "Flatten").is_some() && first_kept && to.len() == 2 {
@@ -70,9 +75,10 @@ impl Rule for MergeReshapes {
                 let open = to.iter().enumerate().filter(|(i, d)| {
                     !matches!(d, fcc_ir::Dim::Known(n) if *n > 0) && !from.get(*i).is_some_and(|f| f.same(d))
                 });
-                let kept = to.iter().enumerate().any(|(i, d)| {
-                    d.known().is_none() && from.get(i).is_some_and(|f| f.same(d))
-                });
+                let kept = to
+                    .iter()
+                    .enumerate()
+                    .any(|(i, d)| d.known().is_none() && from.get(i).is_some_and(|f| f.same(d)));
                 let open = open.count();
                 if open > 1 || (open == 1 && kept) {
                     return Err(Declined::new("target shape", dims_text(to), "one extent that is not fixed"));

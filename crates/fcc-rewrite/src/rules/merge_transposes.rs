@@ -48,7 +48,8 @@ impl Rule for MergeTransposes {
             return Err(Declined::new("perm", "none that can be read", "two permutations"));
         };
         let perm: Vec<usize> = q.iter().filter_map(|&i| p.get(i).copied()).collect();
-        let nameless = cx.graph().is_output(y) && (cx.graph().op(x.node).is_none() || cx.graph().is_output(x));
+        let nameless =
+            cx.graph().is_output(y) && (cx.graph().op(x.node).is_none() || cx.graph().is_output(x));
         if is_identity(&perm) && nameless {
             let what = format!("output `{}` handed on from", cx.graph().value_name(y));
             return Err(Declined::new(what, cx.graph().place(x.node), "an operator's inner value"));

@@ -71,7 +71,9 @@ fn hands_on(cx: &Cx<'_>, node: NodeId, op: &OpNode) -> Option<ValueId> {
     let is = match op.op_type.as_str() {
         "Identity" => true,
         "Dropout" => dropout_is_off(cx, node, op)?,
-        "Cast" => cx.dtype(x) != fcc_ir::DType::Undefined && op.attrs.int("to").ok()? == Some(cx.dtype(x) as i64),
+        "Cast" => {
+            cx.dtype(x) != fcc_ir::DType::Undefined && op.attrs.int("to").ok()? == Some(cx.dtype(x) as i64)
+        }
         "Transpose" => is_identity(&perm(cx, node, cx.shape(x)?.len()).ok()?),
         "Expand" => certain_shape()?,
         "Pad" => {

@@ -40,9 +40,34 @@ rule_type! {
 
 /// Elementwise operators of one value (the rest are scalars).
 const UNARY: &[&str] = &[
-    "Abs", "Cast", "Ceil", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
-    "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus",
-    "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu",
+    "Abs",
+    "Cast",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Log",
+    "Mish",
+    "Neg",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Sigmoid",
+    "Sign",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tanh",
+    "ThresholdedRelu",
 ];
 /// Elementwise operators of several values that broadcast.
 const BROADCASTING: &[&str] = &["Add", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum"];
@@ -155,14 +180,16 @@ fn operands(cx: &Cx<'_>, node: NodeId, layout: &Layout) -> Result<Vec<Operand>, 
             all.push(Operand::Scalar(value));
             continue;
         }
-        let other = |got: String| Err(Declined::new(format!("operand {i}"), got, "one through the same layout"));
+        let other =
+            |got: String| Err(Declined::new(format!("operand {i}"), got, "one through the same layout"));
         match (cx.constant(value), layout_of(cx, value)) {
             (Some(t), _) => all.push(constant_operand(value, t, layout)?),
             (None, Some((own, x))) if same_layout(&own, layout) => all.push(Operand::Value(x)),
             (None, _) => return other(cx.graph().place(value.node)),
         }
     }
-    if channelwise && !matches!(layout, Layout::Reshape(_, from, to) if to.len() >= 2 && ones_apart(from, to)) {
+    if channelwise && !matches!(layout, Layout::Reshape(_, from, to) if to.len() >= 2 && ones_apart(from, to))
+    {
         return Err(Declined::new("layout before BatchNormalization", "another", "extents of 1 at the end"));
     }
     Ok(all)
@@ -187,7 +214,8 @@ fn ones_apart(a: &[Dim], b: &[Dim]) -> bool {
 
 /// A constant operand as it must stand beside x before the layout.
 fn constant_operand(value: ValueId, t: Tensor, layout: &Layout) -> Result<Operand, Declined> {
-    let bad = |t: &Tensor| Declined::new("constant operand", format!("{:?}", t.shape()), "one that can be moved");
+    let bad =
+        |t: &Tensor| Declined::new("constant operand", format!("{:?}", t.shape()), "one that can be moved");
     let moved = match layout {
         Layout::Transpose(perm) if t.rank() <= perm.len() => {
             if t.len() == 1 {
@@ -237,8 +265,9 @@ fn undoes(cx: &Cx<'_>, user: NodeId, layout: &Layout) -> bool {
     match layout {
         Layout::Transpose(p) => {
             cx.op(user, "Transpose").is_some()
-                && perm(cx, user, p.len())
-                    .is_ok_and(|q| is_identity(&q.iter().filter_map(|&i| p.get(i).copied()).collect::<Vec<_>>()))
+                && perm(cx, user, p.len()).is_ok_and(|q| {
+                    is_identity(&q.iter().filter_map(|&i| p.get(i).copied()).collect::<Vec<_>>())
+                })
         }
         Layout::Reshape(_, from, _) => {
             super::layout::is_reshape(cx, user)
