@@ -1,2 +1,3 @@
 //! Tests of fcc across crates.
 pub mod cases;
+pub mod fixtures;
