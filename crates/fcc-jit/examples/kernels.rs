@@ -141,7 +141,8 @@ fn main() -> Anyhow<()> {
         (197, 3072, 768),
     ];
     if let Some(i) = own {
-        let sizes: Result<Vec<usize>, _> = args.get(i + 1).ok_or("--gemm needs MxNxK")?.split('x').map(str::parse).collect();
+        let sizes: Result<Vec<usize>, _> =
+            args.get(i + 1).ok_or("--gemm needs MxNxK")?.split('x').map(str::parse).collect();
         let [m, n, k] = sizes?[..] else { return Err("--gemm needs MxNxK".into()) };
         gemms = vec![(m, n, k)];
     }

@@ -97,7 +97,10 @@ fn errors_stay_within_what_the_docs_state() {
         for (&x, y) in x.iter().zip(apply(isa, Activation::Gelu, &x)) {
             let want = 0.5 * f64::from(x) * (1.0 + erf(f64::from(x) / 2f64.sqrt()));
             let error = (f64::from(y) - want).abs();
-            assert!(error <= 3e-7 * f64::from(x.abs()).max(1.0) || f64::from(x).abs() > 1e38, "{isa} gelu({x:e}) is {y:e}, not {want:e}");
+            assert!(
+                error <= 3e-7 * f64::from(x.abs()).max(1.0) || f64::from(x).abs() > 1e38,
+                "{isa} gelu({x:e}) is {y:e}, not {want:e}"
+            );
         }
     }
 }
@@ -124,7 +127,10 @@ fn limits_and_nan() {
         check(HardSigmoid { alpha: 0.5, beta: 0.25 }, &|x| (x * 0.5 + 0.25).clamp(0.0, 1.0));
         let few = |act: Activation, x: f32, want: f32| {
             let y = apply(isa, act, &[x])[0];
-            assert!((y - want).abs() < 1e-6 || y == want || (y.is_nan() && want.is_nan()), "{isa} {act:?}({x}) is {y}, not {want}");
+            assert!(
+                (y - want).abs() < 1e-6 || y == want || (y.is_nan() && want.is_nan()),
+                "{isa} {act:?}({x}) is {y}, not {want}"
+            );
         };
         for (x, y) in [(nan, nan), (inf, 1.0), (-inf, 0.0), (0.0, 0.5)] {
             few(Sigmoid, x, y);

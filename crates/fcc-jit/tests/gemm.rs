@@ -166,3 +166,54 @@ fn long_sums_are_cut_into_chunks() {
         }
     }
 }
+
+#[test]
+fn computed_b_is_packed_at_run_time() {
+    use fcc_jit::kernels::pack::PackB;
+    let mut rng = Rng(4);
+    for isa in levels() {
+        for (m, n, k) in [(5, 17, 9), (40, 33, 20), (1, 100, 64), (30, 1, 31), (20, 64, 16), (197, 197, 64)] {
+            for transposed in [false, true] {
+                let (heads, images) = (3, 2);
+                let mut gemm = Gemm::new(m, n, k, BStorage::Packed);
+                gemm.batch =
+                    vec![BatchDim { count: heads * images, a: m * k, b: 1, bias: 0, residual: 0, y: m * n }];
+                let (rows, cols) = if transposed { (n, k) } else { (k, n) };
+                // Heads side by side in each row: [image][row][head][col].
+                let pack = PackB {
+                    gemm: gemm.clone(),
+                    transposed,
+                    row: heads * cols,
+                    batch: vec![(images, rows * heads * cols), (heads, cols)],
+                };
+                let mut code = Code::new(isa).expect("code");
+                let kernels = [
+                    pack.build(code.emitter(), 2).expect("pack"),
+                    gemm.build(code.emitter(), 2).expect("gemm"),
+                ];
+                code.finalize().expect("finalize");
+                let (a, b) = (rng.ints(images * heads * m * k), rng.ints(images * heads * n * k));
+                let mut buffers = vec![b.clone(), vec![f32::NAN; kernels[0].operands[1].bytes / 4]];
+                run(&code, &kernels[0], &Pool::new(2), &mut buffers);
+                let mut buffers = vec![a.clone(), buffers.remove(1), vec![0.0; images * heads * m * n]];
+                run(&code, &kernels[1], &Pool::new(2), &mut buffers);
+                for (i, &got) in buffers[2].iter().enumerate() {
+                    let (matrix, r, c) = (i / (m * n), i / n % m, i % n);
+                    let (image, head) = (matrix / heads, matrix % heads);
+                    let want: i64 = (0..k)
+                        .map(|q| {
+                            let (row, col) = if transposed { (c, q) } else { (q, c) };
+                            a[(matrix * m + r) * k + q] as i64
+                                * b[((image * rows + row) * heads + head) * cols + col] as i64
+                        })
+                        .sum();
+                    assert_eq!(
+                        got, want as f32,
+                        "{} {m}x{n}x{k} transposed {transposed}: element {i}",
+                        kernels[1].name
+                    );
+                }
+            }
+        }
+    }
+}

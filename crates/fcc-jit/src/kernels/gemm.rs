@@ -32,6 +32,7 @@ pub enum BStorage {
     /// As [`Gemm::pack_b`] lays it out: for constant B.
     Packed,
     /// Row-major `[K, N]` in place, with this many elements between rows.
+    /// A transposed one has to be packed by a step of its own, [`super::pack::PackB`].
     InPlace {
         /// Elements between rows.
         row: usize,
@@ -113,16 +114,13 @@ impl Gemm {
         }
     }
 
-    fn vectors(&self, isa: Isa) -> Split {
+    /// How the column vectors are cut into panels.
+    pub(super) fn vector_split(&self, isa: Isa) -> Split {
         self.tiling(isa).vectors
     }
 
     fn tiling(&self, isa: Isa) -> tile::Tiling {
-        let vectors = self.n.div_ceil(isa.lanes());
-        if self.b == BStorage::Packed || vectors < 2 {
-            return tile::choose(isa, self.m, 1, vectors, self.k);
-        }
-        tile::choose(isa, self.m, 1, vectors, self.k)
+        tile::choose(isa, self.m, 1, self.n.div_ceil(isa.lanes()), self.k)
     }
 
     /// Elements of packed B for one matrix.
@@ -167,7 +165,7 @@ impl Gemm {
             ));
         }
         let lanes = isa.lanes();
-        let split = self.vectors(isa);
+        let split = self.vector_split(isa);
         let mut rest = out;
         for i in 0..split.pieces {
             let (first, width) = (split.start(i) * lanes, split.size(i) * lanes);
@@ -252,11 +250,10 @@ impl Gemm {
             }
         }
         let e = |n: usize| 4 * n as i64;
-        let (b_step, k_bytes, w_vector) = match self.b {
-            BStorage::Packed => (None, 0, self.k as i64 * vb),
-            BStorage::InPlace { row } => (Some(4 * row as i32), e(row), vb),
+        let (b_step, w_vector) = match self.b {
+            BStorage::Packed => (None, self.k as i64 * vb),
+            BStorage::InPlace { row } => (Some(4 * row as i32), vb),
         };
-        let _ = k_bytes;
         let packed = self.packed_elems(isa);
         let batch = self.batch.iter().map(|d| {
             let w = match self.b {

@@ -109,7 +109,7 @@ pub struct Nest {
     pub reduction: Reduction,
     /// The epilogue.
     pub epilogue: Epilogue,
-    /// Offsets of the first element of x, residual and y.
+    /// Offsets of the first element of each operand.
     pub base: Strides,
     /// Bytes ahead in B to prefetch.
     pub prefetch: i32,
