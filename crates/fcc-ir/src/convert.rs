@@ -207,6 +207,14 @@ pub fn widen(t: &Tensor) -> Result<Wide> {
 }
 
 impl Wide {
+    /// The order of two elements, ascending with NaN last. Indices must lie inside.
+    pub fn compare(&self, i: usize, j: usize) -> std::cmp::Ordering {
+        match self {
+            Wide::Float(v) => v[i].partial_cmp(&v[j]).unwrap_or_else(|| v[i].is_nan().cmp(&v[j].is_nan())),
+            Wide::Int(v) => v[i].cmp(&v[j]),
+            Wide::UInt(v) => v[i].cmp(&v[j]),
+        }
+    }
     /// The elements as f64; integers beyond 2^53 are rounded.
     pub fn into_f64s(self) -> Vec<f64> {
         match self {

@@ -83,7 +83,11 @@ impl Tensor {
         let shape = shape.into();
         let elems = elem_count(&shape)?;
         let len = dtype.byte_len(elems).ok_or_else(|| {
-            Error::mismatch("tensor data", format!("{dtype}{shape:?}"), "elements of a fixed size, addressable in all")
+            Error::mismatch(
+                "tensor data",
+                format!("{dtype}{shape:?}"),
+                "elements of a fixed size, addressable in all",
+            )
         })?;
         if data.len() != len {
             return Err(Error::mismatch(

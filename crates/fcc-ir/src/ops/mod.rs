@@ -36,6 +36,7 @@ pub mod compare;
 pub mod concat;
 pub mod constant;
 pub mod constant_of_shape;
+pub mod control;
 pub mod conv;
 pub mod conv_transpose;
 pub mod cumulative;
@@ -57,7 +58,9 @@ pub mod lp_normalization;
 pub mod lrn;
 pub mod matmul;
 pub mod movement;
+pub mod nms;
 pub(crate) mod numeric;
+pub mod one_hot;
 pub mod pad;
 pub mod pool;
 pub mod predicate;
@@ -65,8 +68,12 @@ pub mod quantize;
 pub mod range;
 pub mod reduce;
 pub mod reshape;
+pub mod resize;
+pub mod resize_taps;
 pub mod rotary_embedding;
+pub mod scan;
 pub mod scatter;
+pub mod select;
 pub mod shape_of;
 pub mod slice;
 pub mod softmax;
@@ -75,7 +82,9 @@ pub mod split;
 pub mod squeeze;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod topk;
 pub mod transpose;
+pub mod trilu;
 pub mod unary;
 pub mod variadic;
 pub mod where_;
@@ -105,6 +114,7 @@ operators! {
     Ceil => unary::CEIL,
     Celu => activation::CELU,
     Clip => clip::Clip,
+    Compress => select::Compress,
     Concat => concat::Concat,
     Constant => constant::Constant,
     ConstantOfShape => constant_of_shape::ConstantOfShape,
@@ -127,6 +137,7 @@ operators! {
     Erf => unary::ERF,
     Exp => unary::EXP,
     Expand => expand::Expand,
+    EyeLike => trilu::EyeLike,
     Flatten => flatten::Flatten,
     Floor => unary::FLOOR,
     Gather => gather::Gather,
@@ -144,6 +155,7 @@ operators! {
     HardSwish => unary::HARD_SWISH,
     Hardmax => softmax::HARDMAX,
     Identity => identity::Identity,
+    If => control::If,
     InstanceNormalization => instance_normalization::InstanceNormalization,
     IsInf => predicate::IsInf,
     IsNaN => predicate::IsNaN,
@@ -154,6 +166,7 @@ operators! {
     LessOrEqual => compare::LESS_OR_EQUAL,
     Log => unary::LOG,
     LogSoftmax => softmax::LOG_SOFTMAX,
+    Loop => control::Loop,
     LpNormalization => lp_normalization::LpNormalization,
     LpPool => pool::LpPool,
     MatMul => matmul::MatMul,
@@ -168,7 +181,10 @@ operators! {
     Mul => binary::MUL,
     Neg => unary::NEG,
     NegativeLogLikelihoodLoss => loss::NegativeLogLikelihoodLoss,
+    NonMaxSuppression => nms::NonMaxSuppression,
+    NonZero => select::NonZero,
     Not => predicate::Not,
+    OneHot => one_hot::OneHot,
     Or => binary::OR,
     PRelu => binary::PRELU,
     Pad => pad::Pad,
@@ -191,8 +207,11 @@ operators! {
     ReduceSumSquare => reduce::SUM_SQUARE,
     Relu => unary::RELU,
     Reshape => reshape::Reshape,
+    Resize => resize::Resize,
+    ReverseSequence => trilu::ReverseSequence,
     RotaryEmbedding => rotary_embedding::RotaryEmbedding,
     Round => unary::ROUND,
+    Scan => scan::Scan,
     Scatter => scatter::SCATTER,
     ScatterElements => scatter::SCATTER_ELEMENTS,
     ScatterND => scatter::ScatterND,
@@ -221,8 +240,12 @@ operators! {
     TensorScatter => scatter::TensorScatter,
     ThresholdedRelu => activation::THRESHOLDED_RELU,
     Tile => expand::Tile,
+    TopK => topk::TopK,
     Transpose => transpose::Transpose,
+    Trilu => trilu::Trilu,
+    Unique => select::Unique,
     Unsqueeze => squeeze::Unsqueeze,
+    Upsample => resize::Upsample,
     Where => where_::Where,
     Xor => binary::XOR,
 }

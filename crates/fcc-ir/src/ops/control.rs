@@ -1,0 +1,180 @@
+//! `If` and `Loop`. <https://onnx.ai/onnx/operators/onnx__If.html>, <https://onnx.ai/onnx/operators/onnx__Loop.html>
+use super::movement;
+use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
+use crate::{DType, Dim, Error, Graph, OpNode, Result, Tensor, TensorType, Value, ValueType};
+
+/// `If`.
+pub struct If;
+/// `Loop`.
+pub struct Loop;
+
+const SINCE: &[i64] = &[1, 11, 13, 16, 19, 21, 23, 24, 25];
+
+/// The type of a value that is of either type: what both agree on.
+pub fn join(a: &ValueType, b: &ValueType) -> ValueType {
+    use ValueType::*;
+    match (a, b) {
+        (Tensor(a), Tensor(b)) => {
+            let shape = match (&a.shape, &b.shape) {
+                (Some(x), Some(y)) if x.len() == y.len() => {
+                    let dim = |(x, y): (&Dim, &Dim)| if x.same(y) { x.clone() } else { Dim::Unknown };
+                    Some(x.iter().zip(y).map(dim).collect())
+                }
+                _ => None,
+            };
+            let dtype = if a.dtype == b.dtype { a.dtype } else { DType::Undefined };
+            Tensor(TensorType { dtype, shape })
+        }
+        (Sequence(a), Sequence(b)) => Sequence(Box::new(join(a, b))),
+        (Optional(a), Optional(b)) => Optional(Box::new(join(a, b))),
+        (a, b) if a == b => a.clone(),
+        _ => Unknown,
+    }
+}
+
+/// The single truth value of a condition.
+fn truth(t: &Tensor) -> Result<bool> {
+    match t.as_bools()?[..] {
+        [b] => Ok(b),
+        _ => Err(Error::mismatch("condition", t.tensor_type(), "one bool")),
+    }
+}
+
+fn branches(node: &OpNode) -> Result<(&Graph, &Graph)> {
+    Ok((node.attrs.need_graph("then_branch")?, node.attrs.need_graph("else_branch")?))
+}
+
+impl Operator for If {
+    fn schema(&self) -> Schema {
+        Schema { name: "If", domain: "", since: SINCE, inputs: (1, 1), outputs: (1, usize::MAX) }
+    }
+    fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        let (then, other) = branches(cx.node)?;
+        if let Some(cond) = cx.value(0) {
+            return (cx.subgraph)(if truth(cond)? { then } else { other }, &[]);
+        }
+        let (a, b) = ((cx.subgraph)(then, &[])?, (cx.subgraph)(other, &[])?);
+        if a.len() != b.len() {
+            return Err(Error::mismatch("outputs of the branches", a.len(), b.len()));
+        }
+        let both = |(a, b): (Fact, Fact)| if a == b { a } else { join(&a.ty, &b.ty).into() };
+        Ok(a.into_iter().zip(b).map(both).collect())
+    }
+    fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
+        let (then, other) = branches(cx.node)?;
+        (cx.subgraph)(if truth(cx.tensor(0)?)? { then } else { other }, vec![])
+    }
+}
+
+/// The body of a loop with the number of its loop-carried values.
+fn body(node: &OpNode, n_inputs: usize) -> Result<(&Graph, usize)> {
+    let body = node.attrs.need_graph("body")?;
+    let states = n_inputs.saturating_sub(2);
+    if body.inputs.len() != states + 2 || body.outputs.len() < states + 1 {
+        return Err(Error::mismatch(
+            "inputs and outputs of the body",
+            format!("{} and {}", body.inputs.len(), body.outputs.len()),
+            format!("{} and at least {}", states + 2, states + 1),
+        ));
+    }
+    Ok((body, states))
+}
+
+/// A fact without what may change from one iteration to the next.
+fn varying(fact: &Fact) -> Fact {
+    fact.ty.clone().into()
+}
+
+impl Operator for Loop {
+    fn schema(&self) -> Schema {
+        Schema { name: "Loop", domain: "", since: SINCE, inputs: (2, usize::MAX), outputs: (1, usize::MAX) }
+    }
+    fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        let (body, states) = body(cx.node, cx.inputs.len())?;
+        let mut carried: Vec<Fact> =
+            (2..2 + states).map(|i| Ok(varying(cx.fact(i)?))).collect::<Result<_>>()?;
+        let scalar = |d| Fact::from(ValueType::tensor(d, Vec::<Dim>::new()));
+        // the carried types widen until an iteration leaves them as they are
+        let made = loop {
+            let given = [vec![scalar(DType::I64), scalar(DType::Bool)], carried.clone()].concat();
+            let made = (cx.subgraph)(body, &given)?;
+            let next: Vec<Fact> =
+                carried.iter().zip(&made[1..]).map(|(a, b)| join(&a.ty, &b.ty).into()).collect();
+            if next == carried {
+                break made;
+            }
+            carried = next;
+        };
+        let endless = |f: Option<&Tensor>| f.is_some_and(|t| truth(t).unwrap_or(false));
+        let runs_through = endless(made[0].value.as_ref()) && (!cx.has(1) || endless(cx.value(1)));
+        let trips = match cx.dims(0).filter(|_| runs_through) {
+            Some(d) => d.elems.into_iter().next().unwrap_or_default(),
+            None => Dim::Unknown,
+        };
+        let stacked = |f: &Fact| match &f.ty {
+            ValueType::Tensor(t) => {
+                let shape = t.shape.as_ref().map(|s| [&[trips.clone()], s.as_slice()].concat());
+                Fact::from(TensorType { dtype: t.dtype, shape })
+            }
+            _ => Fact::default(),
+        };
+        Ok(carried.into_iter().chain(made[1 + states..].iter().map(stacked)).collect())
+    }
+    fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
+        let (body, states) = body(cx.node, cx.inputs.len())?;
+        let limit = match cx.opt_tensor(0)? {
+            Some(t) => Some(*t.to_i64s()?.first().ok_or_else(|| Error::invalid("trip count is empty"))?),
+            None => None,
+        };
+        let mut go_on = cx.opt_tensor(1)?.map(truth).transpose()?.unwrap_or(true);
+        let mut carried: Vec<Value> = (2..2 + states).map(|i| cx.value(i).cloned()).collect::<Result<_>>()?;
+        let mut scans: Vec<Vec<Value>> = vec![vec![]; body.outputs.len() - 1 - states];
+        let mut i = 0i64;
+        while go_on && limit.is_none_or(|m| i < m) {
+            let mut given = vec![Tensor::scalar(i).into(), Tensor::from_bools([], [true])?.into()];
+            given.append(&mut carried);
+            let mut made = (cx.subgraph)(body, given)?.into_iter();
+            go_on =
+                truth(made.next().ok_or_else(|| Error::invalid("the body has no outputs"))?.as_tensor()?)?;
+            carried = made.by_ref().take(states).collect();
+            scans.iter_mut().zip(made).for_each(|(scan, value)| scan.push(value));
+            i += 1;
+        }
+        for (k, scan) in scans.into_iter().enumerate() {
+            carried.push(stack(&scan, 0, || empty(body, 1 + states + k))?.into());
+        }
+        Ok(carried)
+    }
+}
+
+/// Tensors of one shape joined along a new axis; without any, what `empty` makes.
+pub(super) fn stack(parts: &[Value], axis: usize, empty: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    if parts.is_empty() {
+        return empty();
+    }
+    let one = |v: &Value| {
+        let t = v.as_tensor()?;
+        let mut shape = t.shape().to_vec();
+        if axis > shape.len() {
+            return Err(Error::mismatch("axis to stack along", axis, format!("at most {}", shape.len())));
+        }
+        shape.insert(axis, 1);
+        t.reshaped(shape)
+    };
+    let parts: Vec<Tensor> = parts.iter().map(one).collect::<Result<_>>()?;
+    movement::concat(&parts.iter().collect::<Vec<_>>(), axis)
+}
+
+/// The stack of no iterations of a body's output: extents that are not declared are 0.
+fn empty(body: &Graph, output: usize) -> Result<Tensor> {
+    let output = &body.outputs[output];
+    let known = output.info.ty.as_tensor().or_else(|| body.ty(output.value).as_tensor());
+    let Some(t) = known.filter(|t| t.dtype != DType::Undefined) else {
+        let name = &output.info.name;
+        return Err(Error::unsupported(format!(
+            "a loop of no iterations with output `{name}` of unknown type"
+        )));
+    };
+    let tail = t.shape.iter().flatten().map(|d| d.known().unwrap_or(0));
+    movement::Elems::empty(t.dtype, 0).into_tensor(t.dtype, [0].into_iter().chain(tail).collect::<Vec<_>>())
+}
