@@ -20,6 +20,7 @@ pub mod proto;
 mod stage;
 mod tensors;
 mod types;
+mod unknown;
 mod values;
 mod write;
 
@@ -41,6 +42,9 @@ pub struct LoadOptions {
     /// Read external data through symbolic links and hard links. Off by default, because a link in a folder from
     /// elsewhere can point at any file; package caches that link their files need it.
     pub follow_links: bool,
+    /// Read a model with protobuf fields that ONNX's schema does not have, without them. Off by default, because a
+    /// model that is written back would have lost them.
+    pub drop_unknown_fields: bool,
 }
 
 /// Reads a model from a file; its weights stay in the mapped file and in the mapped files of external data.
@@ -51,14 +55,19 @@ pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Model> {
     let bytes = map::map(&map::open_regular(path)?, path)?;
     let folder = path.parent().map(Path::to_path_buf);
     let mut source = external::Source::new(folder, options.follow_links);
-    model(&bytes, &mut source).map_err(|e| e.in_file(path))
+    model(&bytes, &mut source, options).map_err(|e| e.in_file(path))
 }
 
 /// Reads a model from memory. Its weights share `bytes`. External data is an error: there is no folder to look in.
 pub fn load_bytes(bytes: impl Into<Bytes>) -> Result<Model> {
-    model(&bytes.into(), &mut external::Source::new(None, false))
+    model(&bytes.into(), &mut external::Source::new(None, false), &LoadOptions::default())
 }
 
-fn model(bytes: &Bytes, source: &mut external::Source) -> Result<Model> {
-    import::model(decode::decode(bytes, "an ONNX model")?, source)
+fn model(bytes: &Bytes, source: &mut external::Source, options: &LoadOptions) -> Result<Model> {
+    let proto = decode::decode(bytes, "an ONNX model")?;
+    let model = import::model(proto, source)?;
+    if !options.drop_unknown_fields {
+        unknown::refuse(bytes, "ModelProto")?;
+    }
+    Ok(model)
 }

@@ -267,6 +267,20 @@ fn files_of_other_kinds_are_named() {
 }
 
 #[test]
+fn fields_that_would_be_lost_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.onnx");
+    let mut bytes = good().encode_to_vec();
+    prost::encoding::string::encode(99, &"someone's own".to_string(), &mut bytes);
+    std::fs::write(&path, bytes).unwrap();
+    let error = load(&path, &LoadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("m.onnx: field 99 at byte "), "{error}");
+    let mut options = LoadOptions::default();
+    options.drop_unknown_fields = true;
+    load(&path, &options).unwrap();
+}
+
+#[test]
 fn subgraphs_nest_only_so_deep() {
     let mut body = GraphProto { name: s("innermost"), ..Default::default() };
     for depth in 0..200 {
