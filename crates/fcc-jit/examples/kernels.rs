@@ -8,7 +8,10 @@ use fcc_jit::asm::{Asm, Isa};
 use fcc_jit::kernels::activation::Activation;
 use fcc_jit::kernels::conv::Conv;
 use fcc_jit::kernels::gemm::{BStorage, Gemm};
+use fcc_jit::kernels::lanewise::{GroupConv, Pool as MaxPool, PoolKind};
 use fcc_jit::kernels::layout::BlockedLayout;
+use fcc_jit::kernels::reorder::Reorder;
+use fcc_jit::kernels::winograd::Winograd;
 use fcc_jit::module::{Buffer, Code, Kernel};
 use fcc_jit::pool::Pool;
 use std::time::Instant;
@@ -185,6 +188,72 @@ fn main() -> Anyhow<()> {
             code.finalize()?;
             let built = t.elapsed().as_secs_f64();
             report(&mut code, &pool, &kernel, built)?;
+            if Winograd::pays(&conv, isa) {
+                let t = Instant::now();
+                let kernel = Winograd { conv }.build(code.emitter(), threads)?;
+                code.finalize()?;
+                let built = t.elapsed().as_secs_f64();
+                report(&mut code, &pool, &kernel, built)?;
+            }
+        }
+    }
+    if own.is_none() {
+        lanewise(&mut code, &pool, threads, &filter)?;
+    }
+    Ok(())
+}
+
+/// Kernels that work lane by lane: their limit is memory, so look at the bytes.
+fn lanewise(code: &mut Code, pool: &Pool, threads: usize, filter: &str) -> Anyhow<()> {
+    let cb = code.isa().lanes();
+    let layout = |c, size, halo| {
+        BlockedLayout::blocked(1, c, [1, size, size], cb).with_halo([(0, 0), (halo, halo), (halo, halo)])
+    };
+    for (c, size, k, s) in [(128, 56, 3, 1), (96, 40, 5, 1), (128, 56, 3, 2), (16, 320, 3, 1)] {
+        let conv = GroupConv {
+            x: layout(c, size, k / 2),
+            y: layout(c, size / s, 0),
+            kernel: [1, k, k],
+            strides: [1, s, s],
+            dilations: [1; 3],
+            pads_begin: [0, k / 2, k / 2],
+            group: c,
+            bias: true,
+            residual: None,
+            activation: Some(Activation::HardSwish),
+        };
+        if "depthwise".contains(filter) {
+            let kernel = conv.build(code.emitter(), threads)?;
+            code.finalize()?;
+            report(code, pool, &kernel, 0.0)?;
+        }
+    }
+    if "pool".contains(filter) {
+        let pads = [0, 1, 1];
+        let (x, y) = (layout(64, 112, 0), layout(64, 56, 0));
+        let (kernel, strides) = ([1, 3, 3], [1, 2, 2]);
+        let pool_problem = MaxPool {
+            x,
+            y,
+            kernel,
+            strides,
+            dilations: [1; 3],
+            pads_begin: pads,
+            pads_end: pads,
+            kind: PoolKind::Max,
+        };
+        let kernel = pool_problem.build(code.emitter(), threads)?;
+        code.finalize()?;
+        report(code, pool, &kernel, 0.0)?;
+    }
+    if "reorder".contains(filter) {
+        for (x, y) in [
+            (BlockedLayout::plain(1, 64, [1, 56, 56]), layout(64, 56, 1)),
+            (layout(64, 56, 0), BlockedLayout::plain(1, 64, [1, 56, 56])),
+        ] {
+            let kernel = Reorder { x, y }.build(code.emitter(), threads)?;
+            code.finalize()?;
+            report(code, pool, &kernel, 0.0)?;
         }
     }
     Ok(())

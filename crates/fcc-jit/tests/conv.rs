@@ -192,3 +192,90 @@ fn many_channels_are_cut_into_chunks() {
         assert!(check(isa, &case, &mut rng, isa.lanes(), 2));
     }
 }
+
+#[test]
+fn winograd_of_any_size() {
+    use fcc_jit::kernels::winograd::Winograd;
+    let mut rng = Rng(16);
+    for isa in levels() {
+        for i in 0..80 {
+            let (c, m) = (rng.range(1, 70), rng.range(1, 70));
+            let case = ConvCase {
+                n: rng.range(1, 2),
+                c,
+                m,
+                input: [1, rng.range(1, 20), rng.range(1, 20)],
+                kernel: [1, 3, 3],
+                ..random_case(&mut rng)
+            };
+            let pads = [0, rng.below(3), rng.below(3)];
+            let mut case = ConvCase {
+                strides: [1; 3],
+                dilations: [1; 3],
+                begin: pads,
+                end: [0, rng.below(3), rng.below(3)],
+                group: 1,
+                ..case
+            };
+            if i % 20 == 0 {
+                case.input = [1, 5, 150];
+            }
+            let Some(out) = case.out() else { continue };
+            if out.contains(&0) {
+                continue;
+            }
+            let cb = isa.lanes();
+            let halo = [0, 1, 2].map(|d| (case.begin[d] + i % 2, case.end[d]));
+            let yl = BlockedLayout::blocked(case.n, m, out, cb).with_halo([
+                (0, 0),
+                (rng.below(2), 1),
+                (1, rng.below(2)),
+            ]);
+            let conv = Conv {
+                x: BlockedLayout::blocked(case.n, c, case.input, cb).with_halo(halo),
+                y: yl,
+                kernel: case.kernel,
+                strides: case.strides,
+                dilations: case.dilations,
+                pads_begin: case.begin,
+                group: 1,
+                bias: rng.below(2) == 0,
+                residual: (rng.below(3) == 0)
+                    .then_some(BlockedLayout { halo: [(0, 0), (0, 1), (1, 0)], ..yl }),
+                activation: (rng.below(2) == 0).then_some(Activation::Relu),
+            };
+            let threads = rng.range(1, 2);
+            let wino = Winograd { conv: conv.clone() };
+            let mut code = Code::new(isa).expect("code");
+            let kernel = wino.build(code.emitter(), threads).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+            code.finalize().expect("finalize");
+            // Weights in quarters' multiples keep every step exact.
+            let x = rng.ints(case.n * c * case.input.iter().product::<usize>());
+            let w: Vec<f32> = rng.ints(m * c * 9).iter().map(|v| v * 4.0).collect();
+            let mut bias = rng.ints(if conv.bias { m } else { 0 });
+            let mut want = case.reference(&x, &w, &bias);
+            let r = rng.ints(want.len());
+            for (v, r) in want.iter_mut().zip(&r) {
+                *v += if conv.residual.is_some() { *r } else { 0.0 };
+                *v = if conv.activation.is_some() { v.max(0.0) } else { *v };
+            }
+            let mut packed = vec![f32::NAN; wino.packed_elems(isa)];
+            wino.pack_weights(isa, threads, &w, &mut packed).expect("pack");
+            let mut buffers = vec![to_layout(&conv.x, &x), packed];
+            if conv.bias {
+                bias.resize(wino.bias_elems(isa), f32::NAN);
+                buffers.push(bias);
+            }
+            buffers.extend(conv.residual.map(|l| to_layout(&l, &r)));
+            buffers.push(vec![f32::NAN; yl.bytes() / 4]);
+            let scratch = kernel.operands.last().expect("scratch").bytes / 4;
+            buffers.push(vec![f32::NAN; scratch]);
+            run(&code, &kernel, &Pool::new(threads), &mut buffers);
+            buffers.pop();
+            let got = from_layout(&yl, &buffers.pop().expect("y"));
+            for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+                assert!(g == w, "{} {case:?} {conv:?}: element {i} is {g}, not {w}", kernel.name);
+            }
+        }
+    }
+}

@@ -68,7 +68,7 @@ impl Conv {
         })
     }
 
-    fn check(&self, isa: Isa) -> Result<()> {
+    pub(super) fn check(&self, isa: Isa) -> Result<()> {
         let bad = |why: String| Err(Error::invalid("conv", why));
         self.x.check("conv")?;
         self.y.check("conv")?;

@@ -19,3 +19,4 @@ pub mod pack;
 pub mod reorder;
 pub mod split;
 pub mod tile;
+pub mod winograd;
