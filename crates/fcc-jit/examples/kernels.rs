@@ -61,16 +61,36 @@ fn peak(code: &mut Code) -> Anyhow<f64> {
     Ok(kernel.flops as f64 / best(code, &kernel, &Pool::new(1), &[], 0.02)? / 1e9)
 }
 
-/// Seconds of the best run.
+/// Seconds that this thread has run: on a busy machine the wall clock of a long kernel counts other programs too. Wall
+/// clock where there is no such clock.
+fn thread_seconds() -> f64 {
+    #[cfg(target_os = "linux")]
+    {
+        unsafe extern "C" {
+            fn clock_gettime(clock: i32, time: *mut [i64; 2]) -> i32;
+        }
+        const CLOCK_THREAD_CPUTIME_ID: i32 = 3;
+        let mut time = [0i64; 2];
+        // SAFETY: on 64-bit Linux a timespec is two i64; the pointer is valid for the call.
+        if unsafe { clock_gettime(CLOCK_THREAD_CPUTIME_ID, &mut time) } == 0 {
+            return time[0] as f64 + time[1] as f64 * 1e-9;
+        }
+    }
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64()
+}
+
+/// Seconds of the best run: of this thread when it runs alone, else of the wall clock.
 fn best(code: &Code, kernel: &Kernel, pool: &Pool, args: &[Buffer], seconds: f64) -> Anyhow<f64> {
     let step = code.step(kernel)?;
     let start = Instant::now();
     let mut best = f64::MAX;
     while start.elapsed().as_secs_f64() < seconds {
-        let t = Instant::now();
+        let (wall, own) = (Instant::now(), thread_seconds());
         // SAFETY: `args` are live distinct buffers of the sizes that they state, and `code` is borrowed.
         unsafe { step.run(pool, args)? };
-        best = best.min(t.elapsed().as_secs_f64());
+        let (wall, own) = (wall.elapsed().as_secs_f64(), thread_seconds() - own);
+        best = best.min(if pool.threads() == 1 { own } else { wall });
     }
     Ok(best)
 }
