@@ -44,8 +44,10 @@ pub struct Site<'a> {
     pub graph: &'a Graph,
     /// The model's functions.
     pub functions: &'a [Function],
+    /// Facts of what the graph captures, by index.
+    pub captures: &'a [Fact],
     /// The rule.
-    pub rule: &'a dyn AnyRule,
+    pub rule: &'static dyn AnyRule,
     /// The candidate.
     pub node: NodeId,
     /// The value that will be replaced.
@@ -67,12 +69,17 @@ pub fn run(model: &mut Model, passes: &[Pass], options: Options<'_>) -> Result<R
     infer(&mut model.graph, &model.functions)?;
     let mut driver =
         Driver { options, report: Report::default(), rewrites: 0, growth_bytes: 0, declines: vec![] };
-    for (number, pass) in passes.iter().enumerate() {
+    // no new value takes a name that the model had: a name that both models know means the same value
+    let reserved: BTreeSet<String> = model.graph.names().map(String::from).collect();
+    let outer = std::mem::replace(&mut model.graph.outer_names, Arc::new(reserved));
+    let done = passes.iter().enumerate().try_for_each(|(number, pass)| {
         driver.tell(Moment::Before, number, pass, model);
         driver.pass(model, pass).at(|| format!("pass {}", pass.name))?;
         driver.tell(Moment::After, number, pass, model);
-    }
-    Ok(driver.report)
+        Ok(())
+    });
+    model.graph.outer_names = outer;
+    done.map(|()| driver.report)
 }
 
 struct Driver<'h> {
@@ -273,6 +280,7 @@ impl Driver<'_> {
                             on_match(&Site {
                                 graph,
                                 functions: scope.functions,
+                                captures: scope.captures,
                                 rule: *rule,
                                 node,
                                 replaces: prepared.replaces,

@@ -11,10 +11,13 @@ mod convolution;
 mod driver;
 mod linear;
 pub mod passes;
+pub mod prove;
 mod report;
 mod rule;
 mod rules;
+mod stretch;
 mod toeplitz;
+pub mod verify;
 mod weights;
 
 pub use builder::{Builder, Extent};

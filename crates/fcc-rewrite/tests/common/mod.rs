@@ -93,9 +93,17 @@ pub fn inputs(model: &Model, rng: &mut Rng, extents: &[(&str, usize)]) -> Values
         .collect()
 }
 
-/// Runs the passes of these names on a copy.
+/// Runs the passes of these names on a copy, with a proof of each rewrite of a linear node.
 pub fn rewrite(model: &Model, names: &[&str]) -> (Model, Report) {
-    rewrite_with(model, names, Options::default())
+    let mut proofs = 0;
+    let mut prove = |site: &fcc_rewrite::Site<'_>| {
+        proofs += usize::from(fcc_rewrite::prove::prove(site)?.is_some());
+        Ok(())
+    };
+    let done = rewrite_with(model, names, Options { on_match: Some(&mut prove), ..Options::default() });
+    let linear = |r: &&fcc_rewrite::Row| fcc_rewrite::prove::LINEAR_RULES.contains(&r.rule.as_str());
+    assert_eq!(proofs, done.1.rows.iter().filter(|r| r.outcome == Outcome::Rewritten).filter(linear).count());
+    done
 }
 
 pub fn rewrite_with(model: &Model, names: &[&str], options: Options<'_>) -> (Model, Report) {

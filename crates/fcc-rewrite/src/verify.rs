@@ -1,0 +1,420 @@
+//! Compares a rewritten model with the original on seeded inputs, value by value.
+//!
+//! Both graphs keep the names of the values that a rewrite replaces, so what they share is known by name. The
+//! original runs once; then each stretch of changed nodes is computed on the original's own values in `f64`, on both
+//! sides, and compared where the sides meet again. Rewrites are equal as functions of real numbers, so the bound is
+//! that of `f64` sums, `4 * 2^-53 * terms * sum |x*w|`: a single wrong weight among 25,088 stands out, which in `f32`
+//! it would not. At the end the rewritten model runs as a whole, in the engine the caller chose, and its outputs are
+//! compared with the original's up to the rounding of their type.
+use crate::stretch::{Compared, Stretches};
+use fcc_ir::interp::{self, Values};
+use fcc_ir::{Bindings, DType, Dim, Error, Model, Result, Tensor, Value, ValueInfo, ValueType};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Runs a model: what [`Options::engine`] is.
+pub type Engine<'e> = dyn Fn(&Model, &Values) -> Result<Values> + 'e;
+
+/// How to compare.
+pub struct Options<'e> {
+    /// Seed of the inputs.
+    pub seed: u64,
+    /// Sizes for symbols that are the first extent of an input, one trial each.
+    pub batches: Vec<usize>,
+    /// Values of symbols that the caller fixed.
+    pub bindings: Bindings,
+    /// What runs whole models; the interpreter if there is none.
+    pub engine: Option<&'e Engine<'e>>,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { seed: 1, batches: vec![1, 3], bindings: Bindings::new(), engine: None }
+    }
+}
+
+/// The outcome of [`compare`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// One entry for each set of input sizes.
+    pub trials: Vec<Trial>,
+    /// The first place where the models differ.
+    pub difference: Option<Difference>,
+}
+
+/// One run on inputs of one set of sizes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trial {
+    /// Values of the symbols.
+    pub bindings: BTreeMap<String, usize>,
+    /// Why the trial was left out: the original itself does not run at these sizes.
+    pub skipped: Option<String>,
+    /// Values compared in `f64`.
+    pub values: usize,
+    /// Elements compared in `f64`.
+    pub elements: usize,
+    /// The largest error in parts of its bound.
+    pub worst: f64,
+    /// The largest difference of an output of the whole run, in parts of the output's largest element.
+    pub outputs_differ_by: f64,
+    /// Elements of integer outputs that differ after rounding (as where the largest of two is chosen).
+    pub integer_flips: usize,
+}
+
+/// A place where the models differ.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Values of the symbols.
+    pub bindings: BTreeMap<String, usize>,
+    /// The value's name in both models.
+    pub value: String,
+    /// The node that makes it in the rewritten model.
+    pub place: String,
+    /// Index of the first element that differs; empty where the types differ.
+    pub index: Vec<usize>,
+    /// The original's element or type.
+    pub original: String,
+    /// The rewritten model's.
+    pub rewritten: String,
+    /// The largest difference that rounding explains.
+    pub bound: f64,
+}
+
+impl Comparison {
+    /// Whether no difference was found and at least one trial ran.
+    pub fn is_same(&self) -> bool {
+        self.difference.is_none() && self.trials.iter().any(|t| t.skipped.is_none())
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference { value, place, index, original, rewritten, bound, bindings } = self;
+        write!(f, "`{value}`{index:?}, {place}: original {original}, rewritten {rewritten}")?;
+        write!(f, ", rounding explains {bound:.3e}")?;
+        if !bindings.is_empty() {
+            let set: Vec<String> = bindings.iter().map(|(s, n)| format!("{s}={n}")).collect();
+            write!(f, " (at {})", set.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for t in &self.trials {
+            let set: Vec<String> = t.bindings.iter().map(|(s, n)| format!("{s}={n}")).collect();
+            let at = if set.is_empty() { "fixed sizes".into() } else { set.join(", ") };
+            match &t.skipped {
+                Some(why) => writeln!(f, "{at}: left out, the original does not run: {why}")?,
+                None => writeln!(
+                    f,
+                    "{at}: {} values, {} elements, largest error {:.2} of its bound, outputs within {:.1e}",
+                    t.values, t.elements, t.worst, t.outputs_differ_by
+                )?,
+            }
+        }
+        match &self.difference {
+            Some(d) => writeln!(f, "differs at {d}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Extents tried for symbols that are not the first extent of an input, until the original runs: unequal ones first.
+const EXTENTS: &[&[usize]] =
+    &[&[5, 7], &[8, 12], &[16, 24], &[32, 64], &[64, 96], &[224, 256], &[320], &[640]];
+
+/// Compares two models. Errors if no trial runs in the original, or the rewritten model does not run where it does.
+pub fn compare(original: &Model, rewritten: &Model, options: &Options<'_>) -> Result<Comparison> {
+    let stretches = Stretches::new(original, rewritten)?;
+    let observed = stretches.observed_model();
+    let symbols = Symbols::of(original, &options.bindings);
+    let mut done = Comparison { trials: vec![], difference: None };
+    let batches = if symbols.leading.is_empty() { &[1][..] } else { &options.batches };
+    let mut extents: Option<&[usize]> = None;
+    for (number, batch) in batches.iter().enumerate() {
+        let candidates: Vec<&[usize]> = match extents {
+            Some(known) => vec![known],
+            None if symbols.inner.is_empty() => vec![&[1]],
+            None => EXTENTS.to_vec(),
+        };
+        let seed = options.seed.wrapping_add(number as u64);
+        let mut trial = Err(Error::invalid("no extents to try"));
+        for sizes in candidates {
+            let bindings = symbols.bind(*batch, sizes, &options.bindings);
+            let given = inputs(original, &bindings, seed)?;
+            trial = run(options, &observed, &given).map(|made| (bindings, given, made));
+            if trial.is_ok() {
+                extents = Some(sizes);
+                break;
+            }
+        }
+        match trial {
+            Ok((bindings, given, made)) => {
+                let (trial, difference) =
+                    compare_run(&stretches, rewritten, options, bindings, &given, &made)?;
+                done.trials.push(trial);
+                if difference.is_some() {
+                    done.difference = difference;
+                    return Ok(done);
+                }
+            }
+            Err(why) => done.trials.push(Trial {
+                bindings: symbols.bind(*batch, extents.unwrap_or(&[1]), &options.bindings),
+                skipped: Some(why.to_string()),
+                values: 0,
+                elements: 0,
+                worst: 0.0,
+                outputs_differ_by: 0.0,
+                integer_flips: 0,
+            }),
+        }
+    }
+    match done.trials.iter().find(|t| t.skipped.is_none()) {
+        Some(_) => Ok(done),
+        None => {
+            let why = done.trials.first().and_then(|t| t.skipped.clone()).unwrap_or_default();
+            Err(Error::invalid(format!("the original does not run: {why}")))
+        }
+    }
+}
+
+fn run(options: &Options<'_>, model: &Model, given: &Values) -> Result<Values> {
+    match options.engine {
+        Some(engine) => engine(model, given),
+        None => interp::run(model, given),
+    }
+}
+
+fn compare_run(
+    stretches: &Stretches<'_>,
+    rewritten: &Model,
+    options: &Options<'_>,
+    bindings: Bindings,
+    given: &Values,
+    made: &Values,
+) -> Result<(Trial, Option<Difference>)> {
+    let mut trial = Trial {
+        bindings: bindings.clone(),
+        skipped: None,
+        values: 0,
+        elements: 0,
+        worst: 0.0,
+        outputs_differ_by: 0.0,
+        integer_flips: 0,
+    };
+    for compared in stretches.compare(given, made) {
+        let Compared { value, place, elements, worst, differs } = compared?;
+        trial.values += 1;
+        trial.elements += elements;
+        trial.worst = trial.worst.max(worst);
+        if let Some(d) = differs {
+            let difference = Difference {
+                bindings,
+                value,
+                place,
+                index: d.index,
+                original: d.original,
+                rewritten: d.rewritten,
+                bound: d.bound,
+            };
+            return Ok((trial, Some(difference)));
+        }
+    }
+    let whole = run(options, rewritten, given).map_err(|e| e.at("the rewritten model"))?;
+    for o in &rewritten.graph.outputs {
+        let name = &o.info.name;
+        let (Some(want), Some(got)) = (made.get(name), whole.get(name)) else {
+            return Err(Error::invalid(format!("output `{name}` is missing")));
+        };
+        let place = rewritten.graph.place(o.value.node);
+        if let Some(difference) = compare_outputs(&mut trial, name, place, want, got) {
+            return Ok((trial, Some(difference)));
+        }
+    }
+    Ok((trial, None))
+}
+
+/// Compares an output of two whole runs, up to rounding of its type: `sqrt(eps)` of its largest element. The exact
+/// comparison was made value by value; this one finds what only a whole run shows.
+fn compare_outputs(
+    trial: &mut Trial,
+    name: &str,
+    place: String,
+    want: &Value,
+    got: &Value,
+) -> Option<Difference> {
+    let differs = |index: Vec<usize>, original: String, rewritten: String, bound: f64| {
+        let (bindings, value) = (trial.bindings.clone(), name.to_string());
+        Some(Difference { bindings, value, place, index, original, rewritten, bound })
+    };
+    let (Value::Tensor(a), Value::Tensor(b)) = (want, got) else {
+        let (a, b) = (want.value_type(), got.value_type());
+        return if a == b { None } else { differs(vec![], a.to_string(), b.to_string(), 0.0) };
+    };
+    if a.dtype() != b.dtype() || a.shape() != b.shape() {
+        return differs(vec![], a.tensor_type().to_string(), b.tensor_type().to_string(), 0.0);
+    }
+    let (Some(x), Some(y)) = (as_f64s(a), as_f64s(b)) else {
+        trial.integer_flips += a.bytes().iter().zip(b.bytes()).filter(|(a, b)| a != b).count();
+        return None;
+    };
+    let largest = x.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
+    let bound = epsilon(a.dtype()).sqrt() * largest;
+    for (i, (x, y)) in x.iter().zip(&y).enumerate() {
+        let same = x == y || (x.is_nan() && y.is_nan());
+        let error = (x - y).abs();
+        if !same && !(error <= bound) {
+            return differs(index_of(i, a.shape()), x.to_string(), y.to_string(), bound);
+        }
+        if !same && largest > 0.0 {
+            trial.outputs_differ_by = trial.outputs_differ_by.max(error / largest);
+        }
+    }
+    None
+}
+
+/// Unit roundoff of a floating element type.
+pub(crate) fn epsilon(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => f64::EPSILON,
+        DType::F32 => f64::from(f32::EPSILON),
+        DType::F16 => 2f64.powi(-10),
+        _ => 2f64.powi(-7),
+    }
+}
+
+/// The elements of a floating tensor of 16 to 64 bits; `None` for other types.
+pub(crate) fn as_f64s(t: &Tensor) -> Option<Vec<f64>> {
+    use fcc_ir::half::{bf16, f16};
+    Some(match t.dtype() {
+        DType::F64 => t.as_slice::<f64>().ok()?.into_owned(),
+        DType::F32 => t.as_slice::<f32>().ok()?.iter().map(|v| f64::from(*v)).collect(),
+        DType::F16 => t.as_slice::<f16>().ok()?.iter().map(|v| v.to_f64()).collect(),
+        DType::BF16 => t.as_slice::<bf16>().ok()?.iter().map(|v| v.to_f64()).collect(),
+        _ => return None,
+    })
+}
+
+pub(crate) fn index_of(mut linear: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (slot, &n) in index.iter_mut().zip(shape).rev() {
+        (*slot, linear) = (linear % n.max(1), linear / n.max(1));
+    }
+    index
+}
+
+/// The symbols of a model's inputs that the caller left open.
+struct Symbols {
+    leading: BTreeSet<String>,
+    inner: BTreeSet<String>,
+}
+
+impl Symbols {
+    fn of(model: &Model, fixed: &Bindings) -> Symbols {
+        let mut symbols = Symbols { leading: BTreeSet::new(), inner: BTreeSet::new() };
+        for info in model.required_inputs() {
+            let shape = info.ty.as_tensor().and_then(|t| t.shape.as_ref());
+            for (axis, dim) in shape.into_iter().flatten().enumerate() {
+                match dim {
+                    Dim::Sym(e) => e.visit_symbols(&mut |s| {
+                        if !fixed.contains_key(s) {
+                            let set = if axis == 0 { &mut symbols.leading } else { &mut symbols.inner };
+                            set.insert(s.to_string());
+                        }
+                    }),
+                    // an extent without a name is tried as if it had one
+                    Dim::Unknown => {
+                        let set = if axis == 0 { &mut symbols.leading } else { &mut symbols.inner };
+                        set.insert(nameless(info, axis));
+                    }
+                    Dim::Known(_) => {}
+                }
+            }
+        }
+        symbols.inner = symbols.inner.difference(&symbols.leading).cloned().collect();
+        symbols
+    }
+    fn bind(&self, batch: usize, extents: &[usize], fixed: &Bindings) -> Bindings {
+        let mut bindings = fixed.clone();
+        bindings.extend(self.leading.iter().map(|s| (s.clone(), batch)));
+        let cycle = extents.iter().copied().cycle();
+        bindings.extend(self.inner.iter().cloned().zip(cycle));
+        bindings
+    }
+}
+
+/// What messages call an extent without a name.
+fn nameless(info: &ValueInfo, axis: usize) -> String {
+    format!("{}[{axis}]", info.name)
+}
+
+/// Inputs of a model: floats uniform in -1..1, small non-negative integers, truth values; the same for the same seed.
+pub fn inputs(model: &Model, bindings: &Bindings, seed: u64) -> Result<Values> {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    model
+        .required_inputs()
+        .filter(|info| !matches!(info.ty, ValueType::Optional(_)))
+        .map(|info| {
+            let place = || format!("input `{}`", info.name);
+            let ty = info.ty.as_tensor().filter(|t| t.shape.is_some());
+            let ty = ty.ok_or_else(|| Error::mismatch(place(), &info.ty, "a tensor of known rank"))?;
+            let dims = ty.shape.as_deref().unwrap_or_default();
+            let shape: Vec<usize> = dims
+                .iter()
+                .enumerate()
+                .map(|(axis, d)| match d.bind(bindings) {
+                    Dim::Known(n) => Ok(n),
+                    Dim::Unknown => Ok(bindings.get(&nameless(info, axis)).copied().unwrap_or(1)),
+                    Dim::Sym(e) => Err(Error::mismatch(place(), &e, "an extent that is bound")),
+                })
+                .collect::<Result<_>>()?;
+            Ok((info.name.clone(), random.tensor(ty.dtype, &shape).map_err(|e| e.at(place()))?.into()))
+        })
+        .collect()
+}
+
+/// A small seeded generator.
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    /// Uniform in -1..1.
+    pub(crate) fn signed(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+    fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        use fcc_ir::half::{bf16, f16};
+        let n = fcc_ir::elem_count(shape)?;
+        macro_rules! fill {
+            ($make:expr) => {
+                Tensor::new(shape, (0..n).map(|_| $make).collect::<Vec<_>>())
+            };
+        }
+        match dtype {
+            DType::F32 => fill!(self.signed() as f32),
+            DType::F64 => fill!(self.signed()),
+            DType::F16 => fill!(f16::from_f64(self.signed())),
+            DType::BF16 => fill!(bf16::from_f64(self.signed())),
+            DType::Bool => Tensor::from_bools(shape, (0..n).map(|_| self.next() & 64 == 0)),
+            DType::U8 => fill!((self.next() >> 20) as u8),
+            DType::I8 => fill!((self.next() >> 20) as i8),
+            // indices and lengths: small ones are valid most often
+            DType::I64 => fill!(((self.next() >> 20) % 4) as i64),
+            DType::I32 => fill!(((self.next() >> 20) % 4) as i32),
+            DType::I16 => fill!(((self.next() >> 20) % 4) as i16),
+            DType::U16 => fill!(((self.next() >> 20) % 4) as u16),
+            DType::U32 => fill!(((self.next() >> 20) % 4) as u32),
+            DType::U64 => fill!((self.next() >> 20) % 4),
+            DType::String => Tensor::from_strings(shape, (0..n).map(|i| format!("s{}", i % 3))),
+            other => Err(Error::unsupported(format!("inputs of type {other}"))),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The comparison of models and the proof of single nodes: they accept what is right, and find what is wrong.
+mod common;
+use common::{Net, parse, rewrite};
+use fcc_ir::attr::Attrs;
+use fcc_ir::{Model, NodeKind, Tensor, ValueId};
+use fcc_rewrite::verify::{Comparison, Options, compare};
+use fcc_rewrite::{AnyRule, Builder, Cx, Declined, Match, Rule, passes};
+
+fn verify(original: &Model, rewritten: &Model) -> Comparison {
+    compare(original, rewritten, &Options::default()).unwrap()
+}
+
+/// A network of a Conv, a Gemm and a MatMul with weights that are no small integers.
+fn network(opset: i64) -> Model {
+    let mut net = Net::new(opset, 7);
+    let float = |net: &mut Net, name: &str, shape: &[usize]| {
+        let n: usize = shape.iter().product();
+        let values: Vec<f32> = (0..n).map(|_| net.rng.range(0, 1 << 20) as f32 / 1048576.0 - 0.5).collect();
+        net.graph.add_constant(name, Tensor::new(shape, values).unwrap()).unwrap()
+    };
+    let mut x = net.input("x", &[None, Some(3), Some(9), Some(7)]);
+    let (w, b) = (float(&mut net, "w", &[4, 3, 3, 2]), float(&mut net, "b", &[4]));
+    x = net.op("Conv", "conv", &[x, w, b], Attrs::new().with("strides", vec![2i64, 1]));
+    x = net.op("Relu", "relu", &[x], Attrs::new());
+    x = net.op("Flatten", "flat", &[x], Attrs::new());
+    let (w1, b1) = (float(&mut net, "w1", &[10, 96]), float(&mut net, "b1", &[10]));
+    x = net.op("Gemm", "fc1", &[x, w1, b1], Attrs::new().with("transB", 1i64).with("alpha", 0.3f32));
+    x = net.op("Sigmoid", "act", &[x], Attrs::new());
+    let (w2, b2) = (float(&mut net, "w2", &[10, 5]), float(&mut net, "b2", &[5]));
+    x = net.op("MatMul", "fc2", &[x, w2], Attrs::new());
+    x = net.op("Add", "fc2b", &[x, b2], Attrs::new());
+    x = net.op("Softmax", "y", &[x], Attrs::new().with("axis", 1i64));
+    net.output(x)
+}
+
+/// Changes one element of the constants that a node made by a rule reads.
+fn spoil(model: &mut Model, constant: &str, element: usize) {
+    let value = model.graph.value(constant).unwrap_or_else(|| panic!("no {constant}"));
+    let NodeKind::Constant(c) = &mut model.graph.node_mut(value.node).kind else { panic!("not a constant") };
+    let mut data = c.tensor.as_slice::<f32>().unwrap().into_owned();
+    // one unit in the last place or so
+    data[element] += data[element].abs() * 2e-7 + 1e-9;
+    c.tensor = Tensor::new(c.tensor.shape().to_vec(), data).unwrap();
+}
+
+#[test]
+fn accepts_every_rewrite_of_a_network() {
+    for opset in [11, 13, 17, 21] {
+        let original = network(opset);
+        for names in [
+            &["clean-up", "linear-to-conv", "clean-up"][..],
+            &["linear-to-full-kernel-conv"],
+            &["linear-to-pointwise-conv"],
+            &["conv-to-im2col-gemm"],
+            &["conv-to-toeplitz-gemm"],
+            &["conv-to-toeplitz-gemm-per-channel"],
+            &["linear-to-conv", "conv-to-toeplitz-gemm", "clean-up"],
+            &["linear-to-conv", "pointwise-conv-to-matmul", "clean-up"],
+            &["linear-to-conv", "conv-to-im2col-gemm", "clean-up"],
+        ] {
+            let (rewritten, report) = rewrite(&original, names);
+            let found = verify(&original, &rewritten);
+            assert!(found.is_same(), "opset {opset} {names:?}: {found}\n{report}");
+            assert_eq!(found.trials.len(), 2);
+            assert!(found.trials.iter().all(|t| t.values > 0), "nothing was compared: {found}\n{report}");
+            assert!(found.trials.iter().all(|t| t.worst < 0.5), "the bound is close: {found}");
+        }
+    }
+}
+
+#[test]
+fn finds_one_wrong_weight_in_the_last_place_and_names_it() {
+    let original = network(17);
+    let (mut rewritten, report) = rewrite(&original, &["linear-to-full-kernel-conv"]);
+    spoil(&mut rewritten, "fc1.kernel", 501);
+    let found = verify(&original, &rewritten).difference.unwrap_or_else(|| panic!("{report}"));
+    // weight 501 is one of output 5
+    assert_eq!((found.value.as_str(), found.index.as_slice()), ("fc1", &[0, 5][..]));
+    assert!(found.place.contains("fc1"), "{found}");
+}
+
+#[test]
+fn finds_the_first_of_two_differences() {
+    let original = network(17);
+    let (mut rewritten, _) = rewrite(&original, &["linear-to-full-kernel-conv", "conv-to-toeplitz-gemm"]);
+    spoil(&mut rewritten, "fc1.conv.toeplitz", 0);
+    assert_eq!(verify(&original, &rewritten).difference.unwrap().value, "fc1");
+    spoil(&mut rewritten, "conv.toeplitz", 0);
+    assert_eq!(verify(&original, &rewritten).difference.unwrap().value, "conv");
+}
+
+#[test]
+fn a_batch_that_the_original_does_not_take_is_left_out() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[N,4] x) => (float[1,2] y)
+        <int64[2] one = {1, 4}, float[4,2] w = {1,2,3,4,5,6,7,8}> {
+            r = Reshape(x, one)
+            y = MatMul(r, w)
+        }"#;
+    let original = parse(text);
+    let (rewritten, _) = rewrite(&original, &["linear-to-pointwise-conv"]);
+    let found = verify(&original, &rewritten);
+    assert!(found.is_same());
+    assert_eq!(found.trials.iter().filter(|t| t.skipped.is_some()).count(), 1, "{found}");
+}
+
+#[test]
+fn the_engine_runs_both_models() {
+    let original = network(17);
+    let (rewritten, _) = rewrite(&original, &["linear-to-full-kernel-conv"]);
+    let calls = std::cell::Cell::new(0);
+    let engine = |model: &Model, given: &fcc_ir::interp::Values| {
+        calls.set(calls.get() + 1);
+        fcc_ir::interp::run(model, given)
+    };
+    let options = Options { batches: vec![2], engine: Some(&engine), ..Default::default() };
+    assert!(compare(&original, &rewritten, &options).unwrap().is_same());
+    assert_eq!(calls.get(), 2);
+}
+
+/// A rule that forgets to transpose: what a proof must find.
+struct Wrong;
+
+impl Rule for Wrong {
+    type Found = (ValueId, ValueId);
+    type Plan = (ValueId, ValueId);
+    fn name(&self) -> &'static str {
+        "linear-to-pointwise-conv"
+    }
+    fn doc(&self) -> &'static str {
+        "wrong"
+    }
+    fn pattern(&self, cx: &Cx<'_>, node: fcc_ir::NodeId) -> Option<Self::Found> {
+        cx.op(node, "Gemm")?;
+        Some((cx.graph().input(node, 0)?, cx.graph().input(node, 1)?))
+    }
+    fn guard(&self, cx: &Cx<'_>, (x, w): Self::Found) -> Result<Match<Self::Plan>, Declined> {
+        let node = cx.graph().users(w)[0].0;
+        Ok(Match { replaces: cx.out(node), sources: vec![x], growth_bytes: 0, plan: (x, w) })
+    }
+    fn action(&self, (x, w): Self::Plan, b: &mut Builder<'_>) -> Result<ValueId, Declined> {
+        b.matmul(x, w)
+    }
+}
+
+#[test]
+fn a_wrong_rule_is_found_by_proof_and_by_comparison() {
+    static WRONG: Wrong = Wrong;
+    let rule: &'static dyn AnyRule = &WRONG;
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}> {
+            [fc] y = Gemm<transB = 1>(x, w)
+        }"#;
+    let original = parse(text);
+    let pass =
+        passes::Pass { name: "wrong", kind: passes::PassKind::Rules { rules: vec![rule], repeat: false } };
+    let mut copy = original.clone();
+    let mut prove = |site: &fcc_rewrite::Site<'_>| fcc_rewrite::prove::prove(site).map(|_| ());
+    let options = fcc_rewrite::Options { on_match: Some(&mut prove), ..Default::default() };
+    let error = fcc_rewrite::run(&mut copy, std::slice::from_ref(&pass), options).unwrap_err().to_string();
+    assert!(error.contains("proof") && error.contains("fc") && error.contains("basis vector 0"), "{error}");
+    let mut copy = original.clone();
+    fcc_rewrite::run(&mut copy, &[pass], fcc_rewrite::Options::default()).unwrap();
+    assert_eq!(verify(&original, &copy).difference.unwrap().value, "y");
+}
