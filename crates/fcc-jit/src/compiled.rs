@@ -1,4 +1,6 @@
 //! [`compile`] and [`CompiledModel`]: the crate's front door.
+use crate::asm::Isa;
+use crate::plan::Profile;
 use crate::segment::Segment;
 use fcc_ir::interp::{Values, by_slot};
 use fcc_ir::{Model, Result, Value, ValueInfo, ValueType};
@@ -15,12 +17,16 @@ pub struct Options {
     pub cached_shapes: usize,
     /// Results of constant operators above this many bytes are computed in each run, not kept.
     pub fold_budget_bytes: usize,
+    /// The highest instruction set that kernels may use; the machine's own is a limit too.
+    pub isa: Isa,
+    /// Whether operators are compiled at all: without, each is a step of the interpreter.
+    pub kernels: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Options { threads, cached_shapes: 8, fold_budget_bytes: 256 << 20 }
+        Options { threads, cached_shapes: 8, fold_budget_bytes: 256 << 20, isa: Isa::Avx512, kernels: true }
     }
 }
 
@@ -80,8 +86,18 @@ impl CompiledModel {
     /// A wrong name, type or shape of an input, and what the operators find wrong with their inputs, with the node.
     pub fn run(&self, inputs: &Values) -> Result<Values> {
         let given = by_slot(self.main.graph(), inputs)?;
-        let outputs = self.main.run(given)?;
+        let outputs = self.main.run(given, None)?;
         Ok(self.outputs.iter().cloned().zip(outputs).collect())
+    }
+    /// As [`CompiledModel::run`], with the time of each step.
+    ///
+    /// # Errors
+    /// As [`CompiledModel::run`].
+    pub fn run_profiled(&self, inputs: &Values) -> Result<(Values, Profile)> {
+        let given = by_slot(self.main.graph(), inputs)?;
+        let mut profile = Profile::default();
+        let outputs = self.main.run(given, Some(&mut profile))?;
+        Ok((self.outputs.iter().cloned().zip(outputs).collect(), profile))
     }
     /// The plan for inputs of these types, by input slot (`None` where an overridable initializer keeps its value):
     /// what `run` would execute. Compiles it if need be.

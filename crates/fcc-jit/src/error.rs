@@ -48,3 +48,12 @@ impl From<cranelift_module::ModuleError> for Error {
         Error::Codegen(format!("cranelift: {e:?}"))
     }
 }
+
+impl From<Error> for fcc_ir::Error {
+    fn from(e: Error) -> fcc_ir::Error {
+        match e {
+            Error::Unsupported { .. } => fcc_ir::Error::unsupported(e.to_string()),
+            other => fcc_ir::Error::invalid(other.to_string()),
+        }
+    }
+}

@@ -11,10 +11,11 @@ pub mod asm;
 mod compiled;
 pub mod error;
 pub mod kernels;
+mod lower;
 pub mod module;
 mod plan;
 pub mod pool;
 mod segment;
 
 pub use compiled::{CompiledModel, Options, compile};
-pub use plan::Plan;
+pub use plan::{Plan, Profile};

@@ -3,7 +3,8 @@
 //! The main graph is a segment. Where an operator's output shape depends on data, the plan ends; what follows is a
 //! segment of its own, whose inputs are the values that cross the cut.
 use crate::compiled::Options;
-use crate::plan::{Outcome, Plan};
+use crate::plan::{Outcome, Plan, Profile};
+use crate::pool::Pool;
 use fcc_ir::infer::infer_facts;
 use fcc_ir::interp::eval_graph;
 use fcc_ir::op::Fact;
@@ -17,6 +18,7 @@ pub(crate) type Types = Vec<Option<ValueType>>;
 pub(crate) struct Shared {
     pub functions: Vec<Function>,
     pub options: Options,
+    pub pool: Pool,
 }
 
 pub(crate) struct Segment {
@@ -33,7 +35,8 @@ pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Segment {
     /// The main graph of a model.
     pub fn main(model: &Model, options: &Options) -> Result<Segment> {
-        let shared = Shared { functions: model.functions.clone(), options: options.clone() };
+        let pool = Pool::new(options.threads);
+        let shared = Shared { functions: model.functions.clone(), options: options.clone(), pool };
         Ok(Segment::new(model.graph.clone(), Arc::new(shared)))
     }
     pub fn new(graph: Graph, shared: Arc<Shared>) -> Segment {
@@ -55,7 +58,7 @@ impl Segment {
     }
 
     /// Runs the segment on its inputs by slot.
-    pub fn run(&self, mut given: Vec<Option<Value>>) -> Result<Vec<Value>> {
+    pub fn run(&self, mut given: Vec<Option<Value>>, profile: Option<&mut Profile>) -> Result<Vec<Value>> {
         for (input, value) in self.graph.inputs.iter().zip(&mut given) {
             if let (None, ValueType::Optional(ty)) = (&value, &input.info.ty) {
                 *value = Some(Value::Optional((**ty).clone(), None));
@@ -63,7 +66,7 @@ impl Segment {
         }
         let types: Types = given.iter().map(|v| v.as_ref().map(Value::value_type)).collect();
         let plan = self.plan(&types)?;
-        match plan.run(&self.shared, &given)? {
+        match plan.run(&self.shared, &given, profile)? {
             Outcome::Done(outputs) => Ok(outputs),
             Outcome::Surprise(why) => {
                 // shape inference promised a type that the operator did not make: the interpreter needs no promise

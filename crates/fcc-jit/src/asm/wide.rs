@@ -414,6 +414,19 @@ impl Asm {
         Ok(())
     }
 
+    /// Puts `other` into the lanes of `d` that a mask leaves out.
+    pub fn blend_lanes(&mut self, d: usize, other: usize, lanes: Lanes) -> Result<()> {
+        match (self.isa, lanes) {
+            (_, Lanes::All) => {}
+            (Isa::Avx512, Lanes::Masked(Mask(k))) => {
+                let dst = [ZMM[d].k1(), ZMM[d].k2(), ZMM[d].k3(), ZMM[d].k4(), ZMM[d].k5(), ZMM[d].k6()][k];
+                self.a.vblendmps(dst, ZMM[other], ZMM[d])?;
+            }
+            (_, Lanes::Masked(Mask(r))) => self.a.vblendvps(YMM[d], YMM[other], YMM[d], YMM[r])?,
+        }
+        Ok(())
+    }
+
     /// Stores some lanes; the others are not written.
     pub fn store_lanes(&mut self, m: AsmMemoryOperand, s: usize, lanes: Lanes) -> Result<()> {
         match (self.isa, lanes) {

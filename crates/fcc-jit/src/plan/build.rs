@@ -1,9 +1,12 @@
 //! From a specialised graph to a plan: constants are folded, the graph is cut where shapes depend on data.
+use super::emit::Stop;
+use super::fuse::fuse;
 use super::ir::{Kind, Node, Program, Val, Vx};
 use super::{Plan, Tail};
+use crate::lower::{Cx, lower};
 use crate::segment::{Segment, Shared};
 use fcc_ir::infer::Facts;
-use fcc_ir::interp::eval_op;
+use fcc_ir::interp::{call_target, eval_op};
 use fcc_ir::{Graph, NodeId, NodeKind, Op, Result, Tensor, Value, ValueId, ValueInfo, ValueType};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,13 +21,35 @@ impl Plan {
     /// Plans a graph whose input types are all known. `slots`: where each input of `graph` stands among the caller's.
     pub(crate) fn build(graph: Graph, slots: &[usize], facts: &Facts, shared: &Arc<Shared>) -> Result<Plan> {
         let split = split(&graph, facts)?;
+        // nodes that turn out to have no kernel are left to the interpreter, and the rest is planned again
+        let mut denied: HashSet<NodeId> = HashSet::new();
+        loop {
+            match Plan::attempt(&graph, slots, facts, shared, &split, &denied) {
+                Err(Stop::NoKernel(nodes, _)) if nodes.iter().any(|n| !denied.contains(n)) => {
+                    denied.extend(nodes)
+                }
+                Err(Stop::NoKernel(_, why)) => return Ok(Plan::interpreted(why)),
+                Err(Stop::Error(e)) => return Err(e),
+                Ok(plan) => return Ok(plan),
+            }
+        }
+    }
+
+    fn attempt(
+        graph: &Graph,
+        slots: &[usize],
+        facts: &Facts,
+        shared: &Arc<Shared>,
+        split: &Split,
+        denied: &HashSet<NodeId>,
+    ) -> Result<Plan, Stop> {
         let mut builder =
-            Builder { graph: &graph, facts, shared, program: Program::default(), map: HashMap::new() };
+            Builder { graph, facts, shared, denied, program: Program::default(), map: HashMap::new() };
         for id in &split.now {
             builder.node(*id)?;
         }
         let made_later: HashSet<NodeId> = split.later.iter().copied().collect();
-        let crossing = crossing(&graph, &split.later, &made_later);
+        let crossing = crossing(graph, &split.later, &made_later);
         let fixed = |v: &ValueId| builder.map.get(v).and_then(|x| builder.program.val(*x).constant.clone());
         let (kept, crossing): (Vec<ValueId>, Vec<ValueId>) =
             crossing.into_iter().partition(|v| fixed(v).is_some());
@@ -49,11 +74,12 @@ impl Plan {
         let tail = if split.later.is_empty() {
             None
         } else {
-            let rest = rest_of(&graph, &split.later, &crossing, &kept)?;
+            let rest = rest_of(graph, &split.later, &crossing, &kept)?;
             let order = now_outputs.iter().map(Option::is_some).collect();
             Some(Tail { segment: Segment::new(rest, shared.clone()), made_now: order })
         };
-        Plan::emit(program, slots, tail, shared)
+        fuse(&mut program);
+        Plan::emit(&program, slots, tail, shared).map_err(|(stop, _)| stop)
     }
 }
 
@@ -136,6 +162,7 @@ struct Builder<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
     shared: &'a Shared,
+    denied: &'a HashSet<NodeId>,
     program: Program,
     map: HashMap<ValueId, Vx>,
 }
@@ -147,7 +174,7 @@ impl Builder<'_> {
             None => self.facts.get(v).ty,
         };
         let name = self.graph.value_name(v).to_string();
-        let vx = self.program.add(Val { name, ty, constant });
+        let vx = self.program.add(Val::new(name, ty, constant));
         self.map.insert(v, vx);
         vx
     }
@@ -194,9 +221,28 @@ impl Builder<'_> {
                 (!o.name.is_empty()).then(|| self.value(ValueId { node: id, output: i as u32 }, None))
             })
             .collect();
-        let kind = Kind::Interpret { op: Box::new(op.clone()), captures: captures.len() };
+        let outputs: Vec<Option<Vx>> = outputs;
         let place = self.graph.place(id);
-        self.program.nodes.push(Node { place, kind, inputs, outputs });
+        if self.shared.options.kernels && captures.is_empty() && !self.denied.contains(&id) {
+            // outputs that are listed and not read hinder no kernel
+            let read = |v: &Option<Vx>, i: usize| {
+                v.filter(|_| self.graph.use_count(ValueId { node: id, output: i as u32 }) > 0)
+            };
+            let outputs: Vec<Option<Vx>> = outputs.iter().enumerate().map(|(i, v)| read(v, i)).collect();
+            let mut cx = Cx {
+                op,
+                program: &mut self.program,
+                inputs: &inputs,
+                outputs: &outputs,
+                place: &place,
+                origin: id,
+            };
+            if call_target(op, &self.shared.functions).is_none() && lower(&mut cx).is_some() {
+                return Ok(());
+            }
+        }
+        let kind = Kind::Interpret { op: Box::new(op.clone()), captures: captures.len() };
+        self.program.nodes.push(Node { place, kind, inputs, outputs, origins: vec![id] });
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! What a specialised graph becomes before code is made: values of known shape, and nodes whose kind says how they
 //! will be computed. Passes rewrite it; it is private to compilation.
-use fcc_ir::{OpNode, Tensor, ValueType};
+use crate::kernels::activation::Activation;
+use crate::kernels::ew::Expr;
+use fcc_ir::{DType, OpNode, Tensor, ValueType, elem_count};
 
 /// A value of a [`Program`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,13 +20,125 @@ pub(crate) struct Val {
     pub name: String,
     pub ty: ValueType,
     pub constant: Option<Tensor>,
+    /// Element type and extents of a dense tensor of known shape and fixed element size.
+    pub dense: Option<(DType, Vec<usize>)>,
+}
+
+impl Val {
+    pub fn new(name: String, ty: ValueType, constant: Option<Tensor>) -> Val {
+        let dense = ty.as_tensor().and_then(|t| {
+            let shape = t.known_shape()?;
+            t.dtype.byte_len(elem_count(&shape).ok()?)?;
+            Some((t.dtype, shape))
+        });
+        Val { name, ty, constant, dense }
+    }
+    /// The extents of an f32 tensor of known shape.
+    pub fn f32_shape(&self) -> Option<&[usize]> {
+        self.dense.as_ref().filter(|d| d.0 == DType::F32).map(|d| &d.1[..])
+    }
+}
+
+/// A convolution; kernel, strides, … as `[D, H, W]` with leading 1s. Inputs: x, w (constant), then the bias
+/// (constant) and the residual if there are such.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ConvNode {
+    pub kernel: [usize; 3],
+    pub strides: [usize; 3],
+    pub dilations: [usize; 3],
+    pub pads_begin: [usize; 3],
+    pub pads_end: [usize; 3],
+    pub group: usize,
+    pub bias: bool,
+    pub residual: bool,
+    pub activation: Option<Activation>,
+}
+
+/// A matrix product `act(alpha * A·B + bias + beta * R)`, batched by broadcasting. Inputs: a, b, then bias and
+/// residual if there are such. Matrices are the last two axes.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GemmNode {
+    pub trans_a: bool,
+    pub trans_b: bool,
+    pub alpha: f32,
+    /// A constant `[N]`.
+    pub bias: bool,
+    /// A residual `[M, N]` (same batch as y) or `[1, N]`, with its factor.
+    pub residual: Option<f32>,
+    pub activation: Option<Activation>,
+}
+
+/// What a pooling window makes of its elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PoolKind {
+    Max,
+    /// The mean; of the padding too if `include_pad`.
+    Average {
+        include_pad: bool,
+    },
+}
+
+/// A pooling window, as `[D, H, W]` with leading 1s.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PoolNode {
+    pub kind: PoolKind,
+    pub kernel: [usize; 3],
+    pub strides: [usize; 3],
+    pub dilations: [usize; 3],
+    pub pads_begin: [usize; 3],
+    pub pads_end: [usize; 3],
 }
 
 /// How a node is computed.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     /// By the interpreter. The last `captures` inputs are what the operator's subgraphs see.
-    Interpret { op: Box<OpNode>, captures: usize },
+    Interpret {
+        op: Box<OpNode>,
+        captures: usize,
+    },
+    /// The same elements in the same order under another shape.
+    View,
+    /// An expression of f32 inputs, each broadcast to the output.
+    Ew(Expr),
+    Conv(ConvNode),
+    Gemm(GemmNode),
+    Pool(PoolNode),
+    /// The mean or maximum over all spatial axes, kept as extents of 1.
+    GlobalPool(PoolKind),
+    /// Softmax over the middle of `[outer, n, inner]`.
+    Softmax {
+        log: bool,
+        outer: usize,
+        n: usize,
+        inner: usize,
+    },
+    /// Inputs one after another along an axis.
+    Concat {
+        axis: usize,
+    },
+    /// A strided copy: extents and the source's steps in elements, in the output's order; `offset` in elements.
+    Copy {
+        offset: usize,
+        dims: Vec<(usize, i64)>,
+    },
+}
+
+impl Kind {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Interpret { .. } => "interpret",
+            Kind::View => "view",
+            Kind::Ew(_) => "elementwise",
+            Kind::Conv(_) => "conv",
+            Kind::Gemm(_) => "gemm",
+            Kind::Pool(_) => "pool",
+            Kind::GlobalPool(_) => "global_pool",
+            Kind::Softmax { .. } => "softmax",
+            Kind::Concat { .. } => "concat",
+            Kind::Copy { .. } => "copy",
+        }
+    }
 }
 
 /// One node: what it reads and makes, by slot.
@@ -35,6 +149,18 @@ pub(crate) struct Node {
     pub kind: Kind,
     pub inputs: Vec<Option<Vx>>,
     pub outputs: Vec<Option<Vx>>,
+    /// The graph's nodes that went into it.
+    pub origins: Vec<fcc_ir::NodeId>,
+}
+
+impl Node {
+    /// The one output of a lowered node.
+    pub fn out(&self) -> Option<Vx> {
+        self.outputs.first().copied().flatten()
+    }
+    pub fn input(&self, i: usize) -> Option<Vx> {
+        self.inputs.get(i).copied().flatten()
+    }
 }
 
 /// A specialised region: nodes in an order in which producers come first.
@@ -53,7 +179,56 @@ impl Program {
         self.vals.push(val);
         Vx(self.vals.len() as u32 - 1)
     }
+    /// A new value between nodes.
+    pub fn temp(&mut self, name: impl Into<String>, dtype: DType, shape: &[usize]) -> Vx {
+        let ty = ValueType::tensor(dtype, shape.iter().copied());
+        self.add(Val::new(name.into(), ty, None))
+    }
+    /// A new constant.
+    pub fn constant(&mut self, name: impl Into<String>, tensor: Tensor) -> Vx {
+        let ty = tensor.tensor_type().into();
+        self.add(Val::new(name.into(), ty, Some(tensor)))
+    }
     pub fn val(&self, v: Vx) -> &Val {
         &self.vals[v.at()]
+    }
+    /// The extents of a dense value; empty for others.
+    pub fn shape(&self, v: Vx) -> &[usize] {
+        self.val(v).dense.as_ref().map_or(&[], |d| &d.1[..])
+    }
+    pub fn constant_of(&self, v: Vx) -> Option<&Tensor> {
+        self.val(v).constant.as_ref()
+    }
+    /// How often each value is read; the caller's wants count.
+    pub fn uses(&self) -> Vec<usize> {
+        let mut uses = vec![0; self.vals.len()];
+        for node in &self.nodes {
+            node.inputs.iter().flatten().for_each(|v| uses[v.at()] += 1);
+        }
+        self.outputs.iter().for_each(|v| uses[v.at()] += 1);
+        uses
+    }
+    /// The node that makes each value.
+    pub fn makers(&self) -> Vec<Option<usize>> {
+        let mut makers = vec![None; self.vals.len()];
+        for (n, node) in self.nodes.iter().enumerate() {
+            node.outputs.iter().flatten().for_each(|v| makers[v.at()] = Some(n));
+        }
+        makers
+    }
+    /// Drops nodes whose outputs nothing reads. Interpreted nodes that may fail are dropped too, as in any graph whose
+    /// dead nodes were swept.
+    pub fn sweep(&mut self) {
+        let mut needed = vec![false; self.vals.len()];
+        self.outputs.iter().for_each(|v| needed[v.at()] = true);
+        let mut keep = vec![false; self.nodes.len()];
+        for (n, node) in self.nodes.iter().enumerate().rev() {
+            if node.outputs.iter().flatten().any(|v| needed[v.at()]) {
+                keep[n] = true;
+                node.inputs.iter().flatten().for_each(|v| needed[v.at()] = true);
+            }
+        }
+        let mut keep = keep.into_iter();
+        self.nodes.retain(|_| keep.next().unwrap_or(false));
     }
 }

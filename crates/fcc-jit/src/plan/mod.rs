@@ -1,20 +1,60 @@
-//! Plans: lists of steps over slots, and their execution.
+//! Plans: lists of steps over slots and an arena, and their execution.
 mod build;
 mod emit;
+mod fuse;
 pub(crate) mod ir;
+mod memory;
 mod print;
+mod run;
 
-use crate::segment::{Segment, Shared};
-use fcc_ir::interp::eval_op;
-use fcc_ir::{At, Error, OpNode, Result, Value, ValueType};
+use crate::aligned::AlignedF32;
+use crate::module::{self, Code};
+use crate::segment::Segment;
+use fcc_ir::{DType, Error, OpNode, Result, Value, ValueType};
+use std::sync::Mutex;
 
-/// Where a step finds a value.
+pub(crate) use run::Outcome;
+pub use run::Profile;
+
+/// Where bytes lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Src {
-    /// A slot of the run.
+pub(crate) enum At {
+    /// The tensor in a slot of the run.
     Slot(u32),
     /// A constant of the plan.
     Const(u32),
+    /// The arena.
+    Arena,
+    /// The memory of an output of the plan.
+    Output(u32),
+    /// A buffer that has no place yet: only while a plan is made.
+    Buffer(u32),
+}
+
+/// Bytes that a step touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arg {
+    pub at: At,
+    pub offset: usize,
+    pub bytes: usize,
+}
+
+/// Where a step finds a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Src {
+    /// A slot of the run; a tensor is seen with this shape.
+    Slot(u32, Option<Vec<usize>>),
+    /// A constant of the plan; a tensor is seen with this shape.
+    Const(u32, Option<Vec<usize>>),
+    /// A dense tensor in the arena or an output's memory.
+    Bytes(Arg, DType, Vec<usize>),
+}
+
+/// A constant of a plan.
+pub(crate) enum Const {
+    Value(Value),
+    /// Weights in the order of a kernel.
+    Packed(AlignedF32),
 }
 
 /// One thing to do.
@@ -30,6 +70,7 @@ pub(crate) struct Step {
 #[derive(Debug)]
 pub(crate) enum Action {
     Interpret(Interpret),
+    Run(Run),
 }
 
 /// A step that the interpreter computes.
@@ -40,6 +81,24 @@ pub(crate) struct Interpret {
     pub captures: Vec<Src>,
     /// By output: its slot and the type that shape inference promised.
     pub outputs: Vec<Option<(u32, ValueType)>>,
+}
+
+/// A step that machine code computes.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub name: String,
+    pub flops: u64,
+    pub tasks: usize,
+    pub step: module::Step,
+    pub args: Vec<Arg>,
+}
+
+/// An output of a plan.
+pub(crate) enum Output {
+    /// A value that a slot or a constant holds.
+    Value(Src),
+    /// Bytes that kernels made; `own` if they have memory of their own, else they are copied out of the arena.
+    Made { arg: Arg, dtype: DType, shape: Vec<usize>, own: bool },
 }
 
 /// What follows where a shape depends on data.
@@ -54,22 +113,19 @@ pub struct Plan {
     /// Why the whole is left to the interpreter, if it is.
     interpreted: Option<String>,
     pub(crate) steps: Vec<Step>,
-    pub(crate) consts: Vec<Value>,
+    pub(crate) consts: Vec<Const>,
     pub(crate) n_slots: usize,
     /// The slot that takes each of the caller's inputs.
     pub(crate) input_slots: Vec<(usize, u32)>,
     /// Outputs made here, then the values that the tail needs.
-    pub(crate) outputs: Vec<Src>,
+    pub(crate) outputs: Vec<Output>,
     pub(crate) tail: Option<Tail>,
-}
-
-/// How a run of a plan ended.
-pub(crate) enum Outcome {
-    Done(Vec<Value>),
-    /// A step made a type that inference had not promised.
-    Surprise(String),
-    /// The plan leaves all to the interpreter.
-    Interpret,
+    pub(crate) arena_bytes: usize,
+    /// Arenas of finished runs, for the next ones.
+    arenas: Mutex<Vec<AlignedF32>>,
+    /// The machine code that steps point into.
+    #[allow(dead_code)]
+    code: Option<Code>,
 }
 
 impl Plan {
@@ -82,6 +138,9 @@ impl Plan {
             input_slots: vec![],
             outputs: vec![],
             tail: None,
+            arena_bytes: 0,
+            arenas: Mutex::default(),
+            code: None,
         }
     }
 
@@ -100,73 +159,42 @@ impl Plan {
     pub fn is_cut(&self) -> bool {
         self.tail.is_some()
     }
+    /// Bytes that all values between steps need at once.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
 
-    pub(crate) fn run(&self, shared: &Shared, given: &[Option<Value>]) -> Result<Outcome> {
-        if self.interpreted.is_some() {
-            return Ok(Outcome::Interpret);
-        }
-        let mut slots: Vec<Option<Value>> = vec![None; self.n_slots];
-        for &(from, slot) in &self.input_slots {
-            slots[slot as usize] = given.get(from).cloned().flatten();
-        }
+    /// Checks that every byte that a kernel may touch lies inside what holds it.
+    pub(crate) fn check(&self) -> Result<()> {
         for step in &self.steps {
-            match &step.action {
-                Action::Interpret(i) => {
-                    let made = self.interpret(i, shared, &slots).at(|| step.place.clone())?;
-                    for (value, output) in made.into_iter().zip(&i.outputs) {
-                        let Some((slot, promised)) = output else { continue };
-                        let ty = value.value_type();
-                        if !fits(promised, &ty) {
-                            return Ok(Outcome::Surprise(format!(
-                                "{}: made {ty}, inferred {promised}",
-                                step.place
-                            )));
-                        }
-                        slots[*slot as usize] = Some(value);
-                    }
+            let Action::Run(run) = &step.action else { continue };
+            for arg in &run.args {
+                let room = match arg.at {
+                    At::Arena => self.arena_bytes,
+                    At::Const(c) => match self.consts.get(c as usize) {
+                        Some(Const::Packed(data)) => data.len() * 4,
+                        Some(Const::Value(Value::Tensor(t))) => t.byte_len(),
+                        _ => 0,
+                    },
+                    At::Output(o) => match self.outputs.get(o as usize) {
+                        Some(Output::Made { arg, .. }) => arg.offset + arg.bytes,
+                        _ => 0,
+                    },
+                    // checked in each run against the tensor that is there
+                    At::Slot(_) => continue,
+                    At::Buffer(_) => 0,
+                };
+                if arg.offset.checked_add(arg.bytes).is_none_or(|end| end > room) {
+                    let got =
+                        format!("bytes {} to {} of {room}", arg.offset, arg.offset.saturating_add(arg.bytes));
+                    return Err(Error::mismatch(
+                        format!("{}: operand of {}", step.place, run.name),
+                        got,
+                        "inside",
+                    ));
                 }
             }
-            for slot in &step.free {
-                slots[*slot as usize] = None;
-            }
         }
-        let outputs: Vec<Value> =
-            self.outputs.iter().map(|src| self.get(&slots, *src)).collect::<Result<_>>()?;
-        drop(slots);
-        self.finish(outputs)
+        Ok(())
     }
-
-    /// Hands what crosses the cut to the tail, and puts all outputs in order.
-    fn finish(&self, mut outputs: Vec<Value>) -> Result<Outcome> {
-        let Some(tail) = &self.tail else { return Ok(Outcome::Done(outputs)) };
-        let n_now = tail.made_now.iter().filter(|m| **m).count();
-        let crossing = outputs.split_off(n_now).into_iter().map(Some).collect();
-        let later = tail.segment.run(crossing)?;
-        let (mut now, mut later) = (outputs.into_iter(), later.into_iter());
-        let all: Option<Vec<Value>> =
-            tail.made_now.iter().map(|m| if *m { now.next() } else { later.next() }).collect();
-        all.map(Outcome::Done).ok_or_else(|| Error::invalid("a region made too few outputs"))
-    }
-
-    fn get(&self, slots: &[Option<Value>], src: Src) -> Result<Value> {
-        let found = match src {
-            Src::Slot(i) => slots.get(i as usize).cloned().flatten(),
-            Src::Const(i) => self.consts.get(i as usize).cloned(),
-        };
-        found.ok_or_else(|| Error::invalid("a value is not computed"))
-    }
-
-    fn interpret(&self, i: &Interpret, shared: &Shared, slots: &[Option<Value>]) -> Result<Vec<Value>> {
-        let get = |src: &Src| self.get(slots, *src);
-        let inputs: Vec<Option<Value>> =
-            i.inputs.iter().map(|s| s.as_ref().map(get).transpose()).collect::<Result<_>>()?;
-        let captures: Vec<Value> = i.captures.iter().map(get).collect::<Result<_>>()?;
-        let wanted: Vec<bool> = i.outputs.iter().map(Option::is_some).collect();
-        eval_op(&i.op, &shared.functions, &inputs, &captures, &wanted)
-    }
-}
-
-/// Whether a value of type `ty` is what `promised` says: fixed extents must be equal.
-fn fits(promised: &ValueType, ty: &ValueType) -> bool {
-    promised.merge(ty).is_ok()
 }

@@ -1,12 +1,34 @@
 //! Plans as text: one line a step.
-use super::{Action, Plan, Src};
+use super::{Action, Arg, At, Output, Plan, Src};
 use std::fmt;
 
 impl fmt::Display for Src {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Src::Slot(i) => write!(f, "%{i}"),
-            Src::Const(i) => write!(f, "#{i}"),
+            Src::Slot(i, _) => write!(f, "%{i}"),
+            Src::Const(i, _) => write!(f, "#{i}"),
+            Src::Bytes(arg, dtype, shape) => write!(f, "{arg}: {dtype}{shape:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            At::Slot(i) => write!(f, "%{i}"),
+            At::Const(i) => write!(f, "#{i}"),
+            At::Arena => write!(f, "@{}+{}", self.offset, self.bytes),
+            At::Output(i) => write!(f, "out{i}"),
+            At::Buffer(i) => write!(f, "buffer{i}"),
+        }
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Output::Value(src) => write!(f, "{src}"),
+            Output::Made { arg, dtype, shape, .. } => write!(f, "{arg}: {dtype}{shape:?}"),
         }
     }
 }
@@ -24,15 +46,22 @@ impl fmt::Display for Plan {
             match &step.action {
                 Action::Interpret(i) => {
                     let made = i.outputs.iter().flatten().map(|(slot, ty)| format!("%{slot}: {ty}"));
-                    let read = i.inputs.iter().map(|s| s.map_or("_".into(), |s| s.to_string()));
+                    let read = i.inputs.iter().map(|s| s.as_ref().map_or("_".into(), |s| s.to_string()));
                     write!(f, "{} = interpret {} {}", list(made), i.op.op_type, list(read))?;
                     if !i.captures.is_empty() {
                         write!(f, " captures {}", list(&i.captures))?;
                     }
                 }
+                Action::Run(r) => {
+                    write!(f, "{}: {}", r.name, list(&r.args))?;
+                    if r.tasks > 1 {
+                        write!(f, " in {} tasks", r.tasks)?;
+                    }
+                }
             }
             writeln!(f, "  // {}", step.place)?;
         }
+        writeln!(f, "arena of {} bytes", self.arena_bytes)?;
         writeln!(f, "outputs {}", list(&self.outputs))?;
         if self.tail.is_some() {
             writeln!(f, "then a region whose shapes depend on data")?;

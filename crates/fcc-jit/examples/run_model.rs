@@ -1,0 +1,106 @@
+//! Runs a model on the inputs of an npz file and compares, times or explains the run:
+//! `run_model MODEL INPUTS.npz [--expect OUTPUTS.npz] [--threads N] [--runs N] [--profile] [--plan] [--interpret]`
+use fcc_ir::interp::{self, Values};
+use fcc_ir::{DType, Value};
+use fcc_jit::{Options, compile};
+use std::time::Instant;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [model, inputs, rest @ ..] = &args[..] else {
+        return Err("usage: run_model MODEL INPUTS.npz …".into());
+    };
+    let option = |name: &str| rest.iter().position(|a| a == name).and_then(|i| rest.get(i + 1)).cloned();
+    let flag = |name: &str| rest.iter().any(|a| a == name);
+    let start = Instant::now();
+    let model = fcc_onnx::load(model, &Default::default())?;
+    println!("load {:?}", start.elapsed());
+    let inputs: Values =
+        fcc_onnx::read_npz(inputs)?.into_iter().map(|(n, t)| (n, Value::Tensor(t))).collect();
+    let expected = option("--expect").map(fcc_onnx::read_npz).transpose()?.unwrap_or_default();
+    if flag("--interpret") {
+        let start = Instant::now();
+        let outputs = interp::run(&model, &inputs)?;
+        println!("interpreted in {:?}", start.elapsed());
+        return compare(&outputs, &expected);
+    }
+    let mut options = Options::with_threads(option("--threads").map_or(Ok(1), |t| t.parse())?);
+    if let Some(isa) = option("--isa") {
+        options.isa = isa.parse()?;
+    }
+    let start = Instant::now();
+    let compiled = compile(&model, &options)?;
+    let plan = compiled.plan_for(&inputs)?;
+    println!(
+        "compile {:?}, {} steps, arena {} bytes",
+        start.elapsed(),
+        plan.step_count(),
+        plan.arena_bytes()
+    );
+    if flag("--plan") {
+        print!("{plan}");
+    }
+    println!("interpreted: {:?}", plan.interpreted_steps());
+    let start = Instant::now();
+    let outputs = compiled.run(&inputs)?;
+    println!("first run {:?}", start.elapsed());
+    compare(&outputs, &expected)?;
+    let runs: usize = option("--runs").map_or(Ok(0), |r| r.parse())?;
+    let mut times: Vec<_> = vec![];
+    for _ in 0..runs {
+        let start = Instant::now();
+        compiled.run(&inputs)?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    if let Some(median) = times.get(times.len() / 2) {
+        println!("min {:?} median {median:?} of {runs}", times[0]);
+    }
+    if flag("--profile") {
+        let (_, mut profile) = compiled.run_profiled(&inputs)?;
+        let total: f64 = profile.steps.iter().map(|s| s.3.as_secs_f64()).sum();
+        profile.steps.sort_by_key(|s| std::cmp::Reverse(s.3));
+        for (place, name, flops, time) in profile.steps.iter().take(40) {
+            let us = time.as_secs_f64() * 1e6;
+            println!(
+                "{us:10.1} us {:5.1} % {:7.1} GFLOP/s  {name}  // {place}",
+                us / total / 1e4,
+                *flops as f64 / us / 1e3
+            );
+        }
+        println!("{:10.1} us in all", total * 1e6);
+    }
+    Ok(())
+}
+
+/// Prints the largest difference of each output, absolute and against the output's root mean square.
+fn compare(
+    outputs: &Values,
+    expected: &[(String, fcc_ir::Tensor)],
+) -> Result<(), Box<dyn std::error::Error>> {
+    for (name, want) in expected {
+        let Some(Value::Tensor(got)) = outputs.get(name) else {
+            println!("{name}: missing");
+            continue;
+        };
+        if got.shape() != want.shape() || got.dtype() != want.dtype() {
+            println!("{name}: got {got:?}, wanted {want:?}");
+            continue;
+        }
+        if want.dtype() != DType::F32 {
+            println!("{name}: {}", if got == want { "equal" } else { "DIFFERENT" });
+            continue;
+        }
+        let (a, b) = (got.as_slice::<f32>()?, want.as_slice::<f32>()?);
+        let rms = (b.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / b.len().max(1) as f64).sqrt();
+        let worst = a.iter().zip(b.iter()).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        let nan = a.iter().zip(b.iter()).any(|(a, b)| a.is_nan() != b.is_nan());
+        println!(
+            "{name} {:?}: max diff {worst:.3e}, {:.3e} of rms{}",
+            got.shape(),
+            worst / rms,
+            if nan { " NaN DIFFERS" } else { "" }
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,806 @@
+//! Elementwise expressions: one pass over memory for a whole chain of operators.
+//!
+//! An [`Expr`] is a straight-line program over the inputs' elements. [`Elementwise`] runs it over an iteration space whose
+//! operands each have their own strides: 0 where an input is broadcast. The innermost dim is contiguous (or broadcast) for
+//! every operand and is what vectors cover.
+
+use super::activation::Activation;
+use crate::asm::{Asm, Cmp, Isa, Lanes, Src};
+use crate::error::{Error, Result};
+use crate::module::{Access, Emitter, Kernel, Operand};
+use cranelift_module::Module;
+use iced_x86::code_asm::registers::*;
+use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, qword_ptr};
+
+/// A function of one element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unary {
+    /// One of the activations.
+    Act(Activation),
+    /// `-x`
+    Neg,
+    /// `|x|`
+    Abs,
+    /// `√x`
+    Sqrt,
+    /// `e^x`
+    Exp,
+    /// `1 / x`
+    Reciprocal,
+    /// The error function.
+    Erf,
+    /// Towards minus infinity.
+    Floor,
+    /// Towards plus infinity.
+    Ceil,
+    /// To nearest, ties to even.
+    Round,
+    /// `-1`, `0` or `1`; NaN stays.
+    Sign,
+    /// `x / (1 + |x|)`
+    Softsign,
+    /// `x < 0 ? alpha * (e^x - 1) : x`, with the exponential's own error near 0 (absolute, not relative).
+    Elu(f32),
+}
+
+/// A function of two elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    /// `a + b`
+    Add,
+    /// `a - b`
+    Sub,
+    /// `a * b`
+    Mul,
+    /// `a / b`
+    Div,
+    /// The smaller; NaN if either is.
+    Min,
+    /// The larger; NaN if either is.
+    Max,
+    /// `a < 0 ? a * b : a`
+    PRelu,
+}
+
+/// One instruction of an [`Expr`]; operands are indexes of earlier instructions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ins {
+    /// The element of an input.
+    Input(usize),
+    /// A number.
+    Const(f32),
+    /// A function of one value.
+    Unary(Unary, usize),
+    /// A function of two values.
+    Binary(Binary, usize, usize),
+}
+
+/// A straight-line program; its result is the last instruction.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Expr {
+    /// The instructions.
+    pub code: Vec<Ins>,
+}
+
+impl Expr {
+    /// The instructions' operands.
+    fn reads(ins: Ins) -> [Option<usize>; 2] {
+        match ins {
+            Ins::Input(_) | Ins::Const(_) => [None, None],
+            Ins::Unary(_, a) => [Some(a), None],
+            Ins::Binary(_, a, b) => [Some(a), Some(b)],
+        }
+    }
+    /// The inputs' count: one more than the largest index.
+    pub fn inputs(&self) -> usize {
+        self.code.iter().map(|i| if let Ins::Input(n) = i { n + 1 } else { 0 }).max().unwrap_or(0)
+    }
+    /// Appends an instruction, or finds the one that is there already.
+    pub fn push(&mut self, ins: Ins) -> usize {
+        if let Some(i) = self.code.iter().position(|c| *c == ins) {
+            return i;
+        }
+        self.code.push(ins);
+        self.code.len() - 1
+    }
+    /// Replaces input `at` by the result of `inner`, whose input `i` becomes input `map[i]`; inputs of `self` are
+    /// renumbered by `own`.
+    pub fn inline(&self, at: usize, inner: &Expr, map: &[usize], own: &[usize]) -> Expr {
+        let mut out = Expr::default();
+        let mut places = Vec::with_capacity(inner.code.len());
+        for ins in &inner.code {
+            let ins = match *ins {
+                Ins::Input(n) => Ins::Input(map[n]),
+                Ins::Const(c) => Ins::Const(c),
+                Ins::Unary(f, a) => Ins::Unary(f, places[a]),
+                Ins::Binary(f, a, b) => Ins::Binary(f, places[a], places[b]),
+            };
+            places.push(out.push(ins));
+        }
+        let result = places.last().copied().unwrap_or(0);
+        let mut here = Vec::with_capacity(self.code.len());
+        for ins in &self.code {
+            let place = match *ins {
+                Ins::Input(n) if n == at => result,
+                Ins::Input(n) => out.push(Ins::Input(own[n])),
+                Ins::Const(c) => out.push(Ins::Const(c)),
+                Ins::Unary(f, a) => out.push(Ins::Unary(f, here[a])),
+                Ins::Binary(f, a, b) => out.push(Ins::Binary(f, here[a], here[b])),
+            };
+            here.push(place);
+        }
+        // the result must stand last, also where it was found among earlier instructions
+        let last = here.last().copied().unwrap_or(result);
+        out.ending_at(last)
+    }
+    /// The program without what `result` does not need, with `result` last.
+    pub fn ending_at(&self, result: usize) -> Expr {
+        let mut needed = vec![false; self.code.len()];
+        needed[result] = true;
+        for i in (0..=result).rev() {
+            if needed[i] {
+                Expr::reads(self.code[i]).into_iter().flatten().for_each(|r| needed[r] = true);
+            }
+        }
+        let mut place = vec![0; self.code.len()];
+        let mut out = Expr::default();
+        for i in (0..=result).filter(|i| needed[*i]) {
+            place[i] = out.code.len();
+            out.code.push(match self.code[i] {
+                Ins::Unary(f, a) => Ins::Unary(f, place[a]),
+                Ins::Binary(f, a, b) => Ins::Binary(f, place[a], place[b]),
+                other => other,
+            });
+        }
+        out
+    }
+    /// Floating-point operations for an element, roughly.
+    pub fn cost(&self) -> usize {
+        let one = |i: &Ins| match i {
+            Ins::Input(_) | Ins::Const(_) => 0,
+            Ins::Unary(Unary::Exp | Unary::Erf | Unary::Elu(_), _) => 14,
+            Ins::Unary(
+                Unary::Act(Activation::Sigmoid | Activation::Silu | Activation::Tanh | Activation::Gelu),
+                _,
+            ) => 18,
+            Ins::Unary(..) | Ins::Binary(..) => 1,
+        };
+        self.code.iter().map(one).sum()
+    }
+}
+
+/// One dim of the iteration space: its extent and each operand's step in bytes (inputs in order, then the output).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dim {
+    /// Extent.
+    pub count: usize,
+    /// Bytes between neighbours, by operand.
+    pub steps: Vec<i64>,
+}
+
+/// An expression over an iteration space.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Elementwise {
+    /// The expression.
+    pub expr: Expr,
+    /// The space, outermost first; the innermost dim has steps of 4 or 0, and 4 for the output.
+    pub dims: Vec<Dim>,
+    /// By operand, bytes from its pointer to its first element.
+    pub base: Vec<i64>,
+    /// By operand, bytes that may be touched.
+    pub bytes: Vec<usize>,
+}
+
+/// Elements below which one thread does all.
+const SPLIT_ELEMS: usize = 8192;
+/// Rows or vectors that one turn of the innermost loop does.
+const UNROLL: usize = 4;
+const POINTERS: [AsmRegister64; 12] = [r8, r9, r10, r11, rcx, rdx, rbx, rbp, r12, r13, r14, r15];
+const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
+
+/// The most inputs that one kernel reads.
+pub const MAX_INPUTS: usize = POINTERS.len() - 1;
+
+impl Elementwise {
+    /// Merges neighbouring dims that every operand walks as one, and drops dims of extent 1.
+    fn collapsed(&self) -> Vec<Dim> {
+        let mut out: Vec<Dim> = Vec::new();
+        for d in self.dims.iter().filter(|d| d.count != 1) {
+            let joins = out
+                .last()
+                .is_some_and(|o: &Dim| o.steps.iter().zip(&d.steps).all(|(a, b)| *a == b * d.count as i64));
+            match out.last_mut().filter(|_| joins) {
+                Some(o) => *o = Dim { count: o.count * d.count, steps: d.steps.clone() },
+                None => out.push(d.clone()),
+            }
+        }
+        out
+    }
+
+    /// The step function; operands are the inputs in order, then the output.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] below AVX2, with too many inputs, or where the innermost dim is not contiguous.
+    pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
+        let inputs = self.expr.inputs();
+        let operands = self.base.len();
+        if operands != self.bytes.len()
+            || inputs >= operands
+            || self.dims.iter().any(|d| d.steps.len() != operands)
+        {
+            return Err(Error::invalid("elementwise", format!("{inputs} inputs for {operands} operands")));
+        }
+        if operands > POINTERS.len() {
+            return Err(Error::unsupported(
+                "elementwise",
+                format!("{operands} operands, at most {}", POINTERS.len()),
+            ));
+        }
+        let elems: usize = self.dims.iter().map(|d| d.count).product();
+        let mut dims = self.collapsed();
+        let last = dims.pop().unwrap_or(Dim { count: 1, steps: vec![4; operands] });
+        let fine = last.steps.iter().all(|s| *s == 4 || *s == 0) && last.steps.last() == Some(&4);
+        if !fine && last.count != 1 {
+            return Err(Error::unsupported(
+                "elementwise",
+                format!("innermost steps of {:?} bytes", last.steps),
+            ));
+        }
+        let tasks = if elems * self.expr.cost().max(1) < SPLIT_ELEMS { 1 } else { threads.max(1) };
+        let body = Body { spec: self, isa: e.isa(), dims, last, tasks };
+        let func = e.cached(
+            format!("{:?} {:?} {:?} {:?} {tasks}", self.expr, body.dims, body.last, self.base),
+            |e| {
+                let code = body.assemble()?;
+                e.assembled("elementwise", 2, &code)
+            },
+        )?;
+        let read = |i: usize| Operand::read("x", self.bytes[i]);
+        let mut list: Vec<Operand> = (0..operands - 1).map(read).collect();
+        list.push(Operand { name: "y", bytes: self.bytes[operands - 1], access: Access::Write });
+        let name = format!("elementwise {} of {} over {elems}", self.expr, operands - 1);
+        Ok(Kernel { func, name, operands: list, tasks, flops: (elems * self.expr.cost()) as u64 })
+    }
+}
+
+impl std::fmt::Display for Expr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text: Vec<String> = Vec::new();
+        for i in &self.code {
+            text.push(match *i {
+                Ins::Input(n) => format!("x{n}"),
+                Ins::Const(c) => format!("{c}"),
+                Ins::Unary(Unary::Act(a), x) => format!("{a:?}({})", text[x]),
+                Ins::Unary(u, x) => format!("{u:?}({})", text[x]),
+                Ins::Binary(b, x, y) => format!("{b:?}({}, {})", text[x], text[y]),
+            });
+        }
+        f.write_str(text.last().map_or("", |t| if t.len() > 120 { "chain" } else { t }))
+    }
+}
+
+struct Body<'a> {
+    spec: &'a Elementwise,
+    isa: Isa,
+    dims: Vec<Dim>,
+    last: Dim,
+    tasks: usize,
+}
+
+/// A vector to compute: its byte offset from each operand's pointer, and its lanes.
+#[derive(Clone)]
+struct Site {
+    offsets: Vec<i32>,
+    lanes: Lanes,
+    /// Which of the hoisted vectors it uses.
+    vector: usize,
+}
+
+impl Body<'_> {
+    fn assemble(&self) -> Result<Vec<u8>> {
+        let w = Asm::new(self.isa)?;
+        let mut f = Function { b: self, w, hoisted: vec![], free: vec![], tail: Lanes::All, levels: 0 };
+        f.all()?;
+        f.w.finish()
+    }
+    fn operands(&self) -> usize {
+        self.spec.base.len()
+    }
+    /// Vectors of the innermost dim, the last one partial or not.
+    fn vectors(&self) -> usize {
+        self.last.count.div_ceil(self.isa.lanes())
+    }
+    /// Whether whole rows are unrolled and the loop runs over the next dim.
+    fn row_mode(&self) -> bool {
+        self.vectors() <= 2 && !self.dims.is_empty()
+    }
+}
+
+struct Function<'a> {
+    b: &'a Body<'a>,
+    w: Asm,
+    /// Registers of inputs that stand still in the innermost loop, by input and vector.
+    hoisted: Vec<Vec<usize>>,
+    free: Vec<usize>,
+    tail: Lanes,
+    levels: usize,
+}
+
+impl Function<'_> {
+    fn saved(&self) -> usize {
+        self.b.operands().saturating_sub(6).min(SAVED.len())
+    }
+
+    fn all(&mut self) -> Result<()> {
+        let lanes = self.b.isa.lanes();
+        self.tail = self.w.lanes((self.b.last.count - 1) % lanes + 1)?;
+        for r in SAVED.iter().take(self.saved()) {
+            self.w.a.push(*r)?;
+        }
+        self.levels = self.b.dims.len() + 1;
+        let frame = 8 * self.levels as i32;
+        self.w.a.sub(rsp, frame)?;
+        for (i, p) in POINTERS.iter().enumerate().take(self.b.operands()) {
+            self.w.a.mov(*p, qword_ptr(rdi + 8 * i as i32))?;
+            self.w.add_imm(*p, self.b.spec.base[i])?;
+        }
+        self.free = (0..self.w.regs()).rev().collect();
+        let mut done = self.w.a.create_label();
+        self.split(&mut done)?;
+        self.level(0)?;
+        self.w.a.set_label(&mut done)?;
+        self.w.a.add(rsp, frame)?;
+        for r in SAVED.iter().take(self.saved()).rev() {
+            self.w.a.pop(*r)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the pointers to this task's share and stores how much it is (in rows of the split dim, or vectors).
+    fn split(&mut self, done: &mut iced_x86::code_asm::CodeLabel) -> Result<()> {
+        let b = self.b;
+        let (total, steps) = match b.dims.first() {
+            Some(d) => (d.count, d.steps.clone()),
+            None => (b.vectors(), b.last.steps.iter().map(|s| s / 4 * i64::from(self.w.vb())).collect()),
+        };
+        let chunk = total.div_ceil(b.tasks);
+        let small =
+            |n: usize| i32::try_from(n).map_err(|_| Error::unsupported("elementwise", format!("{n} turns")));
+        if b.tasks == 1 {
+            self.w.a.mov(qword_ptr(rsp), small(total)?)?;
+            return Ok(());
+        }
+        self.w.a.imul_3(rax, rsi, small(chunk)?)?;
+        self.w.a.mov(rsi, rax)?;
+        self.w.a.neg(rax)?;
+        self.w.a.add(rax, small(total)?)?;
+        self.w.a.cmp(rax, 0)?;
+        self.w.a.jle(*done)?;
+        self.w.a.cmp(rax, small(chunk)?)?;
+        let mut fits = self.w.a.create_label();
+        self.w.a.jle(fits)?;
+        self.w.a.mov(rax, i64::from(small(chunk)?))?;
+        self.w.a.set_label(&mut fits)?;
+        self.w.a.mov(qword_ptr(rsp), rax)?;
+        // rsi: first row; what the innermost loop leaves of it says whether the tail is this task's
+        for (i, step) in steps.iter().enumerate() {
+            let step =
+                i32::try_from(*step).map_err(|_| Error::unsupported("elementwise", "a step above 2 GiB"))?;
+            if step != 0 {
+                self.w.a.imul_3(rdi, rsi, step)?;
+                self.w.a.add(POINTERS[i], rdi)?;
+            }
+        }
+        self.w.a.add(rsi, rax)?;
+        Ok(())
+    }
+
+    /// Loops over dim `i` and all inside it; pointers are where they were afterwards, but for the outermost dim.
+    fn level(&mut self, i: usize) -> Result<()> {
+        let b = self.b;
+        let innermost = b.dims.len() - usize::from(b.row_mode());
+        if i >= innermost {
+            return if b.row_mode() { self.rows(i) } else { self.vectors(i) };
+        }
+        let slot = 8 * i as i32;
+        if i > 0 {
+            let count = i32::try_from(b.dims[i].count)
+                .map_err(|_| Error::unsupported("elementwise", "an extent above 2^31"))?;
+            self.w.a.mov(qword_ptr(rsp + slot), count)?;
+        }
+        let mut top = self.w.a.create_label();
+        self.w.a.set_label(&mut top)?;
+        self.level(i + 1)?;
+        self.advance(&b.dims[i].steps, 1)?;
+        self.w.a.dec(qword_ptr(rsp + slot))?;
+        self.w.a.jnz(top)?;
+        if i > 0 {
+            self.advance(&b.dims[i].steps, -(b.dims[i].count as i64))?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, steps: &[i64], times: i64) -> Result<()> {
+        for (p, s) in POINTERS.iter().zip(steps) {
+            self.w.add_imm(*p, s * times)?;
+        }
+        Ok(())
+    }
+
+    /// Loads the inputs that `still` says do not move, for each of `vectors` vectors.
+    fn hoist(&mut self, still: &[bool], vectors: usize) -> Result<()> {
+        self.hoisted = vec![vec![]; still.len()];
+        let used: Vec<usize> = self
+            .b
+            .spec
+            .expr
+            .code
+            .iter()
+            .filter_map(|i| if let Ins::Input(n) = i { Some(*n) } else { None })
+            .collect();
+        for i in 0..still.len() {
+            // leave registers for the expression itself
+            if !still[i] || !used.contains(&i) || self.free.len() < 8 + vectors {
+                continue;
+            }
+            for v in 0..vectors {
+                let lanes = if v + 1 == vectors { self.tail } else { Lanes::All };
+                let r = self.take()?;
+                let at = POINTERS[i] + v as i32 * self.w.vb();
+                self.load_input(r, i, at, lanes)?;
+                self.hoisted[i].push(r);
+            }
+        }
+        Ok(())
+    }
+    fn drop_hoisted(&mut self) {
+        for r in std::mem::take(&mut self.hoisted).into_iter().flatten() {
+            self.free.push(r);
+        }
+    }
+
+    fn load_input(&mut self, r: usize, input: usize, at: AsmMemoryOperand, lanes: Lanes) -> Result<()> {
+        if self.b.last.steps[input] == 0 { self.w.broadcast(r, at) } else { self.w.load_lanes(r, at, lanes) }
+    }
+
+    /// The innermost loop over whole rows of one or two vectors: dim `i`, the last.
+    fn rows(&mut self, i: usize) -> Result<()> {
+        let b = self.b;
+        let d = &b.dims[i];
+        let n = b.vectors();
+        let still: Vec<bool> = d.steps[..b.operands() - 1].iter().map(|s| *s == 0).collect();
+        self.hoist(&still, n)?;
+        let sites = |w: &Asm, rows: usize, tail: Lanes| -> Vec<Site> {
+            let site = |r: usize, v: usize| Site {
+                offsets: (0..b.operands())
+                    .map(|o| {
+                        (r as i64 * d.steps[o]) as i32
+                            + if b.last.steps[o] == 0 { 0 } else { v as i32 * w.vb() }
+                    })
+                    .collect(),
+                lanes: if v + 1 == n { tail } else { Lanes::All },
+                vector: v,
+            };
+            (0..rows).flat_map(|r| (0..n).map(move |v| (r, v))).map(|(r, v)| site(r, v)).collect()
+        };
+        let unroll = if d.steps.iter().all(|s| s.abs() < 1 << 24) { UNROLL / n } else { 1 };
+        let slot = 8 * i as i32;
+        if i > 0 {
+            self.w.a.mov(rax, d.count as i64)?;
+        } else {
+            self.w.a.mov(rax, qword_ptr(rsp + slot))?;
+        }
+        let many = sites(&self.w, unroll, self.tail);
+        let one = sites(&self.w, 1, self.tail);
+        self.counted(unroll, &d.steps, &many, &one)?;
+        self.drop_hoisted();
+        if i > 0 { self.advance(&d.steps, -(d.count as i64)) } else { Ok(()) }
+    }
+
+    /// `rax` turns of `one`, where possible `unroll` at once as `many`.
+    fn counted(&mut self, unroll: usize, steps: &[i64], many: &[Site], one: &[Site]) -> Result<()> {
+        let (mut top, mut rest, mut turn, mut end) = (
+            self.w.a.create_label(),
+            self.w.a.create_label(),
+            self.w.a.create_label(),
+            self.w.a.create_label(),
+        );
+        if unroll > 1 {
+            self.w.a.sub(rax, unroll as i32)?;
+            self.w.a.jl(rest)?;
+            self.w.a.set_label(&mut top)?;
+            self.sites(many)?;
+            self.advance(steps, unroll as i64)?;
+            self.w.a.sub(rax, unroll as i32)?;
+            self.w.a.jge(top)?;
+            self.w.a.set_label(&mut rest)?;
+            self.w.a.add(rax, unroll as i32)?;
+        } else {
+            self.w.a.test(rax, rax)?;
+        }
+        self.w.a.jz(end)?;
+        self.w.a.set_label(&mut turn)?;
+        self.sites(one)?;
+        self.advance(steps, 1)?;
+        self.w.a.dec(rax)?;
+        self.w.a.jnz(turn)?;
+        self.w.a.set_label(&mut end)?;
+        self.w.a.nop()?;
+        Ok(())
+    }
+
+    /// The innermost loop over the vectors of a long row.
+    fn vectors(&mut self, i: usize) -> Result<()> {
+        let b = self.b;
+        let lanes = b.isa.lanes();
+        let still: Vec<bool> = b.last.steps[..b.operands() - 1].iter().map(|s| *s == 0).collect();
+        self.hoist(&still, 1)?;
+        let vb = self.w.vb();
+        let steps: Vec<i64> = b.last.steps.iter().map(|s| s / 4 * i64::from(vb)).collect();
+        let site = |u: usize, l: Lanes| Site {
+            offsets: steps.iter().map(|s| (*s * u as i64) as i32).collect(),
+            lanes: l,
+            vector: 0,
+        };
+        let partial = !b.last.count.is_multiple_of(lanes);
+        let whole = b.last.count / lanes;
+        if i == 0 {
+            // this dim is dealt out to the tasks: whole vectors first, the partial one is in the last task's count
+            self.w.a.mov(rax, qword_ptr(rsp))?;
+            if partial {
+                self.last_task_only(|f| Ok(f.w.a.dec(rax)?))?;
+            }
+        } else {
+            self.w.a.mov(rax, whole as i64)?;
+        }
+        let many: Vec<Site> = (0..UNROLL).map(|u| site(u, Lanes::All)).collect();
+        self.counted(UNROLL, &steps, &many, &[site(0, Lanes::All)])?;
+        if partial {
+            let tail = site(0, self.tail);
+            if i == 0 {
+                self.last_task_only(|f| f.sites(&[tail.clone()]))?;
+            } else {
+                self.sites(&[tail])?;
+            }
+        }
+        self.drop_hoisted();
+        if i > 0 { self.advance(&steps, -(whole as i64)) } else { Ok(()) }
+    }
+
+    /// Emits `body` so that only the task with the last vector of the split dim runs it.
+    fn last_task_only(&mut self, body: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.b.tasks == 1 {
+            return body(self);
+        }
+        let mut skip = self.w.a.create_label();
+        self.w.a.cmp(rsi, self.b.vectors() as i32)?;
+        self.w.a.jne(skip)?;
+        body(self)?;
+        self.w.a.set_label(&mut skip)?;
+        self.w.a.nop()?;
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<usize> {
+        self.free
+            .pop()
+            .ok_or_else(|| Error::unsupported("elementwise", "an expression of too many live values"))
+    }
+
+    /// Computes and stores vectors, one after the other.
+    fn sites(&mut self, sites: &[Site]) -> Result<()> {
+        for s in sites {
+            let free = self.free.clone();
+            let r = self.evaluate(s)?;
+            let out = self.b.operands() - 1;
+            self.w.store_lanes(POINTERS[out] + s.offsets[out], r, s.lanes)?;
+            self.free = free;
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, s: &Site) -> Result<usize> {
+        let code = &self.b.spec.expr.code;
+        let mut last = vec![0; code.len()];
+        for (i, ins) in code.iter().enumerate() {
+            Expr::reads(*ins).into_iter().flatten().for_each(|r| last[r] = i);
+        }
+        let mut regs: Vec<Option<usize>> = vec![None; code.len()];
+        let mut owned = vec![false; code.len()];
+        for (i, ins) in code.iter().enumerate() {
+            let d = match *ins {
+                Ins::Input(n) => match self.hoisted.get(n).and_then(|h| h.get(s.vector)) {
+                    Some(&r) => {
+                        regs[i] = Some(r);
+                        continue;
+                    }
+                    None => {
+                        let r = self.take()?;
+                        self.load_input(r, n, POINTERS[n] + s.offsets[n], s.lanes)?;
+                        r
+                    }
+                },
+                // read as a memory operand where possible
+                Ins::Const(_) => continue,
+                Ins::Unary(f, a) => {
+                    let d = self.own(code, &mut regs, &mut owned, a, last[a] == i)?;
+                    self.unary(f, d)?;
+                    d
+                }
+                Ins::Binary(f, a, b) => {
+                    self.binary(code, &mut regs, &mut owned, f, (a, last[a] == i), (b, last[b] == i))?
+                }
+            };
+            regs[i] = Some(d);
+            owned[i] = true;
+            for r in Expr::reads(*ins).into_iter().flatten() {
+                if last[r] == i && owned[r] && regs[r].is_some_and(|x| x != d) {
+                    owned[r] = false;
+                    self.free.extend(regs[r]);
+                }
+            }
+        }
+        let result = code.len().saturating_sub(1);
+        match regs.get(result).copied().flatten() {
+            Some(r) => Ok(r),
+            None => self.own(code, &mut regs, &mut owned, result, true),
+        }
+    }
+
+    /// A register with value `a` that may be overwritten.
+    fn own(
+        &mut self,
+        code: &[Ins],
+        regs: &mut [Option<usize>],
+        owned: &mut [bool],
+        a: usize,
+        dies: bool,
+    ) -> Result<usize> {
+        match (regs[a], code[a]) {
+            (Some(r), _) if owned[a] && dies => {
+                owned[a] = false;
+                Ok(r)
+            }
+            (Some(r), _) => {
+                let d = self.take()?;
+                self.w.mov(d, r)?;
+                Ok(d)
+            }
+            (None, Ins::Const(c)) => {
+                let d = self.take()?;
+                self.w.splat(d, c)?;
+                Ok(d)
+            }
+            (None, _) => Err(Error::Codegen("a value is read before it is made".into())),
+        }
+    }
+
+    fn temps<const N: usize>(&mut self) -> Result<[usize; N]> {
+        let mut t = [0; N];
+        for slot in &mut t {
+            *slot = self.take()?;
+        }
+        Ok(t)
+    }
+
+    fn unary(&mut self, f: Unary, d: usize) -> Result<()> {
+        let t: [usize; 3] = self.temps()?;
+        let w = &mut self.w;
+        match f {
+            Unary::Act(a) => a.emit(w, &[d], t)?,
+            Unary::Neg => w.xor(d, d, Src::Bits(0x8000_0000))?,
+            Unary::Abs => w.and(d, d, Src::Bits(0x7fff_ffff))?,
+            Unary::Sqrt => w.sqrt(d, d)?,
+            Unary::Exp => w.exp(d, [t[0], t[1]])?,
+            Unary::Reciprocal => {
+                w.splat(t[0], 1.0)?;
+                w.div(d, t[0], d)?;
+            }
+            Unary::Erf => w.erf(d, t)?,
+            Unary::Floor => w.round(d, d, 1)?,
+            Unary::Ceil => w.round(d, d, 2)?,
+            Unary::Round => w.round(d, d, 0)?,
+            Unary::Sign => {
+                // ±1 with the sign of x where x is not 0 and not NaN
+                w.and(t[0], d, Src::Bits(0x8000_0000))?;
+                w.or(t[0], t[0], 1.0)?;
+                w.select(t[1], Cmp::Eq, d, 0.0, d, t[0], t[2])?;
+                w.select(d, Cmp::Unordered, d, d, d, t[1], t[2])?;
+            }
+            Unary::Softsign => {
+                w.and(t[0], d, Src::Bits(0x7fff_ffff))?;
+                w.add(t[0], t[0], 1.0)?;
+                w.div(d, d, t[0])?;
+            }
+            Unary::Elu(alpha) => {
+                w.mov(t[2], d)?;
+                w.exp(t[2], [t[0], t[1]])?;
+                w.sub(t[2], t[2], 1.0)?;
+                w.mul(t[2], t[2], alpha)?;
+                w.select(d, Cmp::Lt, d, 0.0, t[2], d, t[0])?;
+            }
+        }
+        self.free.extend(t.into_iter().rev());
+        Ok(())
+    }
+
+    fn binary(
+        &mut self,
+        code: &[Ins],
+        regs: &mut [Option<usize>],
+        owned: &mut [bool],
+        f: Binary,
+        (a, a_dies): (usize, bool),
+        (b, b_dies): (usize, bool),
+    ) -> Result<usize> {
+        let commutes = matches!(f, Binary::Add | Binary::Mul);
+        let (a, a_dies, b, b_dies) = if commutes && matches!(code[a], Ins::Const(_)) {
+            (b, b_dies, a, a_dies)
+        } else {
+            (a, a_dies, b, b_dies)
+        };
+        let simple = matches!(f, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div);
+        let x = match regs[a] {
+            Some(r) => r,
+            None => self.own(code, regs, owned, a, true)?,
+        };
+        if simple {
+            let d = match () {
+                () if owned[a] && a_dies => {
+                    owned[a] = false;
+                    x
+                }
+                () if regs[a].is_none() => x,
+                () if owned[b] && b_dies && a != b => {
+                    owned[b] = false;
+                    regs[b].unwrap_or(x)
+                }
+                () => self.take()?,
+            };
+            let y = match (regs[b], code[b]) {
+                (Some(r), _) => Src::Reg(r),
+                (None, Ins::Const(c)) => Src::Const(c),
+                (None, _) => return Err(Error::Codegen("a value is read before it is made".into())),
+            };
+            match f {
+                Binary::Add => self.w.add(d, x, y)?,
+                Binary::Sub => self.w.sub(d, x, y)?,
+                Binary::Mul => self.w.mul(d, x, y)?,
+                _ => self.w.div(d, x, y)?,
+            }
+            return Ok(d);
+        }
+        let y = match regs[b] {
+            Some(r) => r,
+            None => self.own(code, regs, owned, b, true)?,
+        };
+        let [d, t]: [usize; 2] = self.temps()?;
+        match f {
+            // the instruction gives its second operand if either is NaN: bring back a NaN in the first
+            Binary::Min | Binary::Max => {
+                if f == Binary::Min {
+                    self.w.min(t, x, y)?
+                } else {
+                    self.w.max(t, x, y)?
+                }
+                let t2 = self.take()?;
+                self.w.select(d, Cmp::Unordered, x, x, x, t, t2)?;
+                self.free.push(t2);
+            }
+            _ => {
+                self.w.mul(t, x, y)?;
+                let t2 = self.take()?;
+                self.w.select(d, Cmp::Lt, x, 0.0, t, x, t2)?;
+                self.free.push(t2);
+            }
+        }
+        self.free.push(t);
+        for (i, r) in [(a, x), (b, y)] {
+            // constants brought into a register for this instruction only
+            if regs[i].is_none() {
+                self.free.push(r);
+            }
+        }
+        Ok(d)
+    }
+}

@@ -1,0 +1,222 @@
+//! Softmax and LogSoftmax over the middle of `[outer, n, inner]`.
+//!
+//! With `inner == 1` one kernel call makes one row: its largest element, the exponentials and their sum, the division.
+//! Otherwise lanes are neighbouring lines: the same three passes, going down `n`.
+
+use super::clif::{at, coordinates, for_range, off, share};
+use crate::asm::{Asm, Lanes};
+use crate::error::{Error, Result};
+use crate::module::{Emitter, Kernel, Operand};
+use cranelift_codegen::ir::InstBuilder;
+use cranelift_module::{FuncId, Module};
+use iced_x86::code_asm::AsmRegister64;
+use iced_x86::code_asm::registers::*;
+
+/// A softmax.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Softmax {
+    /// Product of the extents before.
+    pub outer: usize,
+    /// Extent that is normalised.
+    pub n: usize,
+    /// Product of the extents behind.
+    pub inner: usize,
+    /// The logarithm of the result: not done yet by a kernel.
+    pub log: bool,
+}
+
+const SPLIT_ELEMS: usize = 4096;
+
+impl Softmax {
+    /// The step function; operands `x`, `y`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for LogSoftmax, and below AVX2.
+    pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
+        if self.log {
+            return Err(Error::unsupported("softmax", "the logarithm"));
+        }
+        if self.outer == 0
+            || self.n == 0
+            || self.inner == 0
+            || self.n.max(self.inner) > i32::MAX as usize / 64
+        {
+            return Err(Error::unsupported("softmax", format!("extents {self:?}")));
+        }
+        let lanes = e.isa().lanes();
+        let elems = self.outer * self.n * self.inner;
+        let columns = self.inner.div_ceil(lanes);
+        let units = if self.inner == 1 { self.outer } else { self.outer * columns };
+        let tasks = if elems < SPLIT_ELEMS { 1 } else { threads.max(1).min(units) };
+        let (n, inner) = (self.n, self.inner);
+        let func = if inner == 1 {
+            let row = define(e, n)?;
+            e.step("softmax", 2, |m, b, p, task| {
+                let row = m.declare_func_in_func(row, b.func);
+                let (low, high) = share(b, task, units, tasks);
+                for_range(b, low, high, |b, u| {
+                    let (x, y) = (at(b, p[0], u, 4 * n as i64), at(b, p[1], u, 4 * n as i64));
+                    b.ins().call(row, &[x, y]);
+                });
+                Ok(())
+            })?
+        } else {
+            let (whole, rest) = (inner / lanes, inner % lanes);
+            let wide = if whole > 0 { Some(define_columns(e, n, inner, lanes)?) } else { None };
+            let tail = if rest > 0 { Some(define_columns(e, n, inner, rest)?) } else { None };
+            e.step("softmax", 2, |m, b, p, task| {
+                // the units are blocks of lines, whole ones first
+                let block = 4 * (n * inner) as i64;
+                let mut part =
+                    |b: &mut cranelift_frontend::FunctionBuilder, f: FuncId, count: usize, first: usize| {
+                        let f = m.declare_func_in_func(f, b.func);
+                        let (low, high) = share(b, task, self.outer * count, tasks);
+                        for_range(b, low, high, |b, u| {
+                            let c = coordinates(b, u, &[self.outer, count]);
+                            let pointers = [p[0], p[1]].map(|p| {
+                                let p = at(b, p, c[0], block);
+                                let p = at(b, p, c[1], 4 * lanes as i64);
+                                off(b, p, 4 * first as i64)
+                            });
+                            b.ins().call(f, &pointers);
+                        });
+                    };
+                if let Some(f) = wide {
+                    part(b, f, whole, 0);
+                }
+                if let Some(f) = tail {
+                    part(b, f, 1, whole * lanes);
+                }
+                Ok(())
+            })?
+        };
+        let operands = vec![Operand::read("x", 4 * elems), Operand::write("y", 4 * elems)];
+        let name = format!("softmax {}x{n}x{inner}", self.outer);
+        Ok(Kernel { func, name, operands, tasks, flops: 20 * elems as u64 })
+    }
+}
+
+/// Runs `body` over a row: whole vectors in a loop, then the partial one; `rax` is the byte offset.
+fn over_row(
+    w: &mut Asm,
+    n: usize,
+    tail: Lanes,
+    mut body: impl FnMut(&mut Asm, Lanes) -> Result<()>,
+) -> Result<()> {
+    let lanes = w.isa().lanes();
+    let (whole, rest) = (n / lanes, n % lanes);
+    w.a.xor(eax, eax)?;
+    if whole > 0 {
+        let mut top = w.a.create_label();
+        w.a.set_label(&mut top)?;
+        body(w, Lanes::All)?;
+        w.a.add(rax, w.vb())?;
+        w.a.cmp(rax, whole as i32 * w.vb())?;
+        w.a.jne(top)?;
+    }
+    if rest > 0 {
+        body(w, tail)?;
+    }
+    Ok(())
+}
+
+/// `fn(x, y)`: one contiguous row.
+fn define<M: Module>(e: &mut Emitter<M>, n: usize) -> Result<FuncId> {
+    let isa = e.isa();
+    e.cached(format!("softmax row {n}"), |e| {
+        let mut w = Asm::new(isa)?;
+        let lanes = isa.lanes();
+        let tail = w.lanes((n - 1) % lanes + 1)?;
+        let [max, sum, v, t0, t1, low] = [0, 1, 2, 3, 4, 5];
+        let (x, y): (AsmRegister64, AsmRegister64) = (rdi, rsi);
+        w.splat(low, f32::NEG_INFINITY)?;
+        w.mov(max, low)?;
+        over_row(&mut w, n, tail, |w, l| {
+            // lanes beyond the end must not count: the smallest number takes their place
+            if l == Lanes::All {
+                w.max(max, max, crate::asm::Src::Mem(x + rax))?;
+            } else {
+                masked_load(w, v, x, l, low)?;
+                w.max(max, max, v)?;
+            }
+            Ok(())
+        })?;
+        w.max_lanes(max, t0)?;
+        w.broadcast_lane0(max, max)?;
+        w.zero(sum)?;
+        over_row(&mut w, n, tail, |w, l| {
+            if l == Lanes::All {
+                w.load(v, x + rax)?
+            } else {
+                masked_load(w, v, x, l, low)?
+            }
+            w.sub(v, v, max)?;
+            if l != Lanes::All {
+                // -inf - -inf is NaN where the row is all -inf, in lanes that are not there
+                w.blend_lanes(v, low, l)?;
+            }
+            w.exp(v, [t0, t1])?;
+            w.add(sum, sum, v)?;
+            w.store_lanes(y + rax, v, l)
+        })?;
+        w.sum_lanes(sum, t0)?;
+        w.broadcast_lane0(sum, sum)?;
+        over_row(&mut w, n, tail, |w, l| {
+            w.load_lanes(v, y + rax, l)?;
+            w.div(v, v, sum)?;
+            w.store_lanes(y + rax, v, l)
+        })?;
+        let code = w.finish()?;
+        e.assembled("softmax_row", 2, &code)
+    })
+}
+
+/// Loads the lanes of a mask, `other` in the rest.
+fn masked_load(w: &mut Asm, d: usize, x: AsmRegister64, l: Lanes, other: usize) -> Result<()> {
+    w.load_lanes(d, x + rax, l)?;
+    w.blend_lanes(d, other, l)
+}
+
+/// `fn(x, y)`: `lanes` neighbouring lines down `n` steps of `inner` elements.
+fn define_columns<M: Module>(e: &mut Emitter<M>, n: usize, inner: usize, count: usize) -> Result<FuncId> {
+    let isa = e.isa();
+    e.cached(format!("softmax columns {n} {inner} {count}"), |e| {
+        let mut w = Asm::new(isa)?;
+        let l = w.lanes(count)?;
+        let [max, sum, v, t0, t1] = [0, 1, 2, 3, 4];
+        let step = 4 * inner as i64;
+        let down = |w: &mut Asm, body: &mut dyn FnMut(&mut Asm) -> Result<()>| -> Result<()> {
+            w.a.mov(rcx, rdi)?;
+            w.a.mov(rdx, rsi)?;
+            w.a.mov(eax, n as u32)?;
+            let mut top = w.a.create_label();
+            w.a.set_label(&mut top)?;
+            body(w)?;
+            w.add_imm(rcx, step)?;
+            w.add_imm(rdx, step)?;
+            w.a.dec(eax)?;
+            w.a.jnz(top)?;
+            Ok(())
+        };
+        w.splat(max, f32::NEG_INFINITY)?;
+        down(&mut w, &mut |w| {
+            w.load_lanes(v, rcx + 0, l)?;
+            w.max(max, max, v)
+        })?;
+        w.zero(sum)?;
+        down(&mut w, &mut |w| {
+            w.load_lanes(v, rcx + 0, l)?;
+            w.sub(v, v, max)?;
+            w.exp(v, [t0, t1])?;
+            w.add(sum, sum, v)?;
+            w.store_lanes(rdx + 0, v, l)
+        })?;
+        down(&mut w, &mut |w| {
+            w.load_lanes(v, rdx + 0, l)?;
+            w.div(v, v, sum)?;
+            w.store_lanes(rdx + 0, v, l)
+        })?;
+        let code = w.finish()?;
+        e.assembled("softmax_columns", 2, &code)
+    })
+}

@@ -1,0 +1,355 @@
+//! Which form each value is made in, and what halo and place its consumers want it to have.
+use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use crate::aligned::AlignedF32;
+use crate::asm::Isa;
+use crate::kernels::copy::{Copy, CopyDim, CopyPart};
+use crate::kernels::layout::BlockedLayout;
+use crate::plan::ir::{ConvNode, Kind, Node, Program, Vx};
+use fcc_ir::Tensor;
+use std::collections::HashMap;
+
+type Halo = [(usize, usize); 3];
+
+/// Decisions about values, made before any step is.
+pub(super) struct Forms {
+    /// Which values are made blocked.
+    pub blocked: Vec<bool>,
+    /// The halo of a value in a form.
+    pub halo: HashMap<(Vx, Form), Halo>,
+    /// Values written straight into a concatenation: the whole, and the block it begins at.
+    pub inside: HashMap<Vx, (Vx, usize)>,
+    pub cb: usize,
+}
+
+/// The plain layout of a value that may be an activation: f32 of rank 3 to 5.
+pub(super) fn activation(program: &Program, v: Vx) -> Option<BlockedLayout> {
+    let shape = program.val(v).f32_shape()?;
+    let (&[n, c], spatial) = shape.split_first_chunk::<2>()?;
+    let at = 3usize.checked_sub(spatial.len())?;
+    if spatial.is_empty() {
+        return None;
+    }
+    let mut s = [1; 3];
+    s[at..].copy_from_slice(spatial);
+    Some(BlockedLayout::plain(n, c, s))
+}
+
+/// The form in which a convolution reads x.
+pub(super) fn conv_input(program: &Program, conv: &ConvNode, x: Vx, x_blocked: bool, cb: usize) -> Form {
+    let c = program.shape(x).get(1).copied().unwrap_or(0);
+    if conv.group == 1 && !x_blocked && c < cb { Form::Haloed } else { Form::Blocked }
+}
+
+impl Forms {
+    pub fn choose(program: &Program, isa: Isa) -> Forms {
+        let cb = isa.lanes();
+        let mut f = Forms {
+            blocked: vec![false; program.vals.len()],
+            halo: HashMap::new(),
+            inside: HashMap::new(),
+            cb,
+        };
+        for node in &program.nodes {
+            let Some(out) = node.out() else { continue };
+            f.blocked[out.at()] = f.makes_blocked(program, node);
+        }
+        for node in &program.nodes {
+            f.want_halos(program, node);
+        }
+        f.place_concats(program);
+        f
+    }
+
+    fn makes_blocked(&self, program: &Program, node: &Node) -> bool {
+        let Some(out) = node.out() else { return false };
+        if activation(program, out).is_none() {
+            return false;
+        }
+        let blocked = |v: &Vx| self.blocked[v.at()];
+        let shape = program.shape(out);
+        match &node.kind {
+            Kind::Conv(_) | Kind::Pool(_) => true,
+            Kind::Ew(_) => node.inputs.iter().flatten().any(|v| blocked(v) && program.shape(*v) == shape),
+            Kind::Concat { axis } => {
+                let inputs: Vec<Vx> = node.inputs.iter().flatten().copied().collect();
+                let (last, rest) = match inputs.split_last() {
+                    Some(s) => s,
+                    None => return false,
+                };
+                let whole = rest.iter().all(|v| program.shape(*v)[1].is_multiple_of(self.cb));
+                *axis == 1 && whole && blocked(last) && rest.iter().all(blocked)
+            }
+            _ => false,
+        }
+    }
+
+    fn want(&mut self, v: Vx, form: Form, halo: Halo) {
+        let entry = self.halo.entry((v, form)).or_default();
+        for (have, want) in entry.iter_mut().zip(halo) {
+            *have = (have.0.max(want.0), have.1.max(want.1));
+        }
+    }
+
+    fn want_halos(&mut self, program: &Program, node: &Node) {
+        let (Kind::Conv(conv), Some(x)) = (&node.kind, node.input(0)) else { return };
+        let form = conv_input(program, conv, x, self.blocked[x.at()], self.cb);
+        let (Some(l), Some(y)) = (activation(program, x), node.out().and_then(|y| activation(program, y)))
+        else {
+            return;
+        };
+        if conv.group > 1 && !whole_groups(conv.group, l.c, y.c, self.cb) {
+            // these kernels clip their windows
+            return;
+        }
+        let mut halo = Halo::default();
+        for d in 0..3 {
+            // what the last window reaches, which may be less than the padding
+            let reach =
+                (y.spatial[d].max(1) - 1) * conv.strides[d] + (conv.kernel[d] - 1) * conv.dilations[d] + 1;
+            halo[d] = (conv.pads_begin[d], reach.saturating_sub(conv.pads_begin[d] + l.spatial[d]));
+        }
+        self.want(x, form, halo);
+    }
+
+    /// Inputs of a concatenation that are made blocked are written into it, where nothing else claims them.
+    fn place_concats(&mut self, program: &Program) {
+        let makers = program.makers();
+        for node in &program.nodes {
+            let (Kind::Concat { axis: 1 }, Some(out)) = (&node.kind, node.out()) else { continue };
+            if !self.blocked[out.at()] {
+                continue;
+            }
+            let mut block = 0;
+            let mut seen: Vec<Vx> = vec![];
+            for v in node.inputs.iter().flatten().copied() {
+                let made = makers[v.at()].is_some_and(|m| {
+                    matches!(
+                        program.nodes[m].kind,
+                        Kind::Conv(_) | Kind::Pool(_) | Kind::Ew(_) | Kind::Concat { .. }
+                    )
+                });
+                if made && !self.inside.contains_key(&v) && !seen.contains(&v) {
+                    self.inside.insert(v, (out, block));
+                    seen.push(v);
+                }
+                block += program.shape(v)[1].div_ceil(self.cb);
+            }
+        }
+        // one halo for all that share a buffer
+        let roots: Vec<(Vx, Vx)> = self.inside.keys().map(|v| (*v, self.root(*v).0)).collect();
+        for (v, root) in &roots {
+            let halo = self.halo.get(&(*v, Form::Blocked)).copied().unwrap_or_default();
+            self.want(*root, Form::Blocked, halo);
+        }
+    }
+    /// The buffer that a value lies in and the block it begins at.
+    pub fn root(&self, v: Vx) -> (Vx, usize) {
+        let (mut v, mut block) = (v, 0);
+        while let Some((whole, at)) = self.inside.get(&v) {
+            v = *whole;
+            block += at;
+        }
+        (v, block)
+    }
+}
+
+/// Whether groups are whole channel blocks, so that the dense kernel does them.
+pub(super) fn whole_groups(group: usize, c: usize, m: usize, cb: usize) -> bool {
+    (c / group).is_multiple_of(cb) && (m / group).is_multiple_of(cb)
+}
+
+impl Emit<'_> {
+    /// The layout that a value has in a form.
+    pub(super) fn layout(&self, v: Vx, form: Form) -> Result<BlockedLayout, Stop> {
+        let plain =
+            activation(self.program, v).ok_or_else(|| no_kernel("an activation of another rank or type"))?;
+        let halo = |v: Vx| self.forms.halo.get(&(v, form)).copied().unwrap_or_default();
+        Ok(match form {
+            Form::Plain => plain,
+            Form::Haloed => plain.with_halo(halo(v)),
+            Form::Blocked => {
+                let (root, _) = self.forms.root(v);
+                let blocked = BlockedLayout { cb: self.forms.cb, ..plain }.with_halo(halo(root));
+                if root == v {
+                    blocked
+                } else {
+                    let whole = activation(self.program, root).map_or(0, |l| l.c.div_ceil(self.forms.cb));
+                    BlockedLayout { parent_blocks: Some(whole), ..blocked }
+                }
+            }
+        })
+    }
+
+    /// A place for a value that a step is about to make.
+    pub(super) fn make(&mut self, v: Vx) -> Result<Loc, Stop> {
+        let form = if self.forms.blocked[v.at()] { Form::Blocked } else { Form::Plain };
+        self.make_in(v, form)
+    }
+    pub(super) fn make_in(&mut self, v: Vx, form: Form) -> Result<Loc, Stop> {
+        if let Some(loc) = self.locs.get(&(v, form)) {
+            return Ok(*loc);
+        }
+        let loc = match form {
+            Form::Plain => {
+                let bytes = self.bytes_of(v)?;
+                let layout = activation(self.program, v);
+                Loc { home: Home::Buffer(self.buffer(bytes)), offset: 0, layout }
+            }
+            Form::Haloed => {
+                let layout = self.layout(v, form)?;
+                Loc { home: Home::Buffer(self.buffer(layout.bytes())), offset: 0, layout: Some(layout) }
+            }
+            Form::Blocked => {
+                let layout = self.layout(v, form)?;
+                let (root, block) = self.forms.root(v);
+                let home = match root == v {
+                    true => Home::Buffer(self.buffer(layout.bytes())),
+                    false => self.make_in(root, Form::Blocked)?.home,
+                };
+                Loc { home, offset: block * layout.block_bytes(), layout: Some(layout) }
+            }
+        };
+        self.locs.insert((v, form), loc);
+        Ok(loc)
+    }
+
+    /// The form a value was made in, with its place.
+    pub(super) fn made(&self, v: Vx) -> Option<(Form, Loc)> {
+        [Form::Blocked, Form::Plain].into_iter().find_map(|f| Some((f, *self.locs.get(&(v, f))?)))
+    }
+
+    /// The value in the form that a step wants, copied there if it is not.
+    pub(super) fn need(&mut self, v: Vx, form: Form, place: &str) -> Result<Loc, Stop> {
+        if let Some(loc) = self.locs.get(&(v, form)) {
+            return Ok(*loc);
+        }
+        if self.program.constant_of(v).is_some() {
+            return self.need_constant(v, form);
+        }
+        let (from, loc) = self.made(v).ok_or_else(|| {
+            fcc_ir::Error::invalid(format!("value `{}` is read before it is made", self.program.val(v).name))
+        })?;
+        let want = if form == Form::Plain && activation(self.program, v).is_none() {
+            return Err(no_kernel("a form of a value that is no activation"));
+        } else {
+            self.layout(v, form)?
+        };
+        let have = match loc.layout {
+            Some(l) => l,
+            None => return Err(no_kernel("a form of a value that is no activation")),
+        };
+        if same_bytes(&have, &want) {
+            let loc = Loc { layout: Some(want), ..loc };
+            self.locs.insert((v, form), loc);
+            return Ok(loc);
+        }
+        let _ = from;
+        let to = self.make_in(v, form)?;
+        let layout = to.layout.unwrap_or(want);
+        let kernel = built(relayout(&have, &layout).build(self.code.emitter(), self.shared.options.threads))?;
+        self.zero_halo(&to, place)?;
+        self.run(place, kernel, vec![loc, to])?;
+        Ok(to)
+    }
+
+    fn need_constant(&mut self, v: Vx, form: Form) -> Result<Loc, Stop> {
+        let loc = if form == Form::Plain {
+            let at = self.const_tensor(v).ok_or_else(|| no_kernel("a constant"))?;
+            Loc { home: Home::Const(at), offset: 0, layout: activation(self.program, v) }
+        } else {
+            let layout = self.layout(v, form)?;
+            let plain = self.layout(v, Form::Plain)?;
+            let tensor = self.program.constant_of(v).ok_or_else(|| no_kernel("a constant"))?;
+            let data = host_relayout(tensor, &plain, &layout)?;
+            let mut loc = self.packed(data);
+            loc.layout = Some(layout);
+            loc
+        };
+        self.locs.insert((v, form), loc);
+        Ok(loc)
+    }
+
+    /// Zeroes the halo of what the next step writes without its halo.
+    pub(super) fn zero_halo(&mut self, to: &Loc, place: &str) -> Result<(), Stop> {
+        let Some(layout) = to.layout.filter(|l| !l.is_tight()) else { return Ok(()) };
+        let threads = self.shared.options.threads;
+        let kernel = built(crate::kernels::zero::ZeroHalo { layout }.build(self.code.emitter(), threads))?;
+        self.run(place, kernel, vec![*to])
+    }
+}
+
+/// Whether two layouts of one value put every element at the same byte.
+fn same_bytes(a: &BlockedLayout, b: &BlockedLayout) -> bool {
+    if a == b {
+        return true;
+    }
+    // channels of single pixels lie one after another, whatever the block, where blocks are whole or images single
+    let flat = |l: &BlockedLayout| {
+        l.is_tight()
+            && l.spatial == [1; 3]
+            && l.parent_blocks.is_none()
+            && (l.c.is_multiple_of(l.cb) || l.n == 1)
+    };
+    // reading whole blocks of what is stored without padding would pass its end
+    flat(a) && flat(b) && b.bytes() <= a.bytes()
+}
+
+/// The copy from one layout of a value to another; the halo is left as it is.
+pub(super) fn relayout(from: &BlockedLayout, to: &BlockedLayout) -> Copy {
+    let cb = from.cb.max(to.cb);
+    let part = |first: usize, channels: usize, blocks: usize, lanes: usize| {
+        let block_step = |l: &BlockedLayout| if l.cb == 1 { cb * l.block_bytes() } else { l.block_bytes() };
+        let lane_step = |l: &BlockedLayout| if l.cb == 1 { l.block_bytes() } else { 4 };
+        let start = |l: &BlockedLayout| {
+            l.origin_bytes()
+                + if l.cb == 1 { first * l.block_bytes() } else { first / l.cb * l.block_bytes() }
+        };
+        let _ = channels;
+        let dim = |count: usize, f: &dyn Fn(&BlockedLayout) -> usize| CopyDim {
+            count,
+            src: f(from) as i64,
+            dst: f(to) as i64,
+        };
+        let [d, h, w] = from.spatial;
+        let dims = vec![
+            dim(from.n, &|l| l.batch_bytes()),
+            dim(blocks, &block_step),
+            dim(d, &|l| l.plane_bytes()),
+            dim(h, &|l| l.row_bytes()),
+            dim(w, &|l| l.pixel_bytes()),
+            dim(lanes, &lane_step),
+        ];
+        CopyPart { source: 0, src: start(from), dst: start(to), dims }
+    };
+    let (whole, rest) = (from.c / cb, from.c % cb);
+    let mut parts = vec![];
+    if whole > 0 {
+        parts.push(part(0, whole * cb, whole, cb));
+    }
+    if rest > 0 {
+        parts.push(part(whole * cb, rest, 1, rest));
+    }
+    Copy { width: 4, parts, src_bytes: vec![from.bytes()], dst_bytes: to.bytes() }
+}
+
+/// A constant in another layout, zero where the layout has more than the value.
+fn host_relayout(tensor: &Tensor, from: &BlockedLayout, to: &BlockedLayout) -> Result<AlignedF32, Stop> {
+    let x = tensor.as_slice::<f32>().map_err(Stop::Error)?;
+    let mut y = AlignedF32::zeros(to.bytes() / 4);
+    let [d, h, w] = from.spatial;
+    let base = to.origin_bytes() / 4;
+    let mut i = 0;
+    for n in 0..from.n {
+        for c in 0..from.c {
+            let at = base + (n * to.batch_bytes() + c / to.cb * to.block_bytes()) / 4 + c % to.cb;
+            for p in 0..d * h {
+                let row = at + (p / h * to.plane_bytes() + p % h * to.row_bytes()) / 4;
+                for q in 0..w {
+                    y[row + q * to.cb] = x[i];
+                    i += 1;
+                }
+            }
+        }
+    }
+    Ok(y)
+}

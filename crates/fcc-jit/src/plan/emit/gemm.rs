@@ -1,0 +1,118 @@
+//! Matrix products.
+use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use crate::aligned::AlignedF32;
+use crate::kernels::copy::{Copy, CopyDim, CopyPart};
+use crate::kernels::gemm::{BStorage, BatchDim, Gemm, GemmBias, GemmResidual};
+use crate::plan::ir::{GemmNode, Node, Vx};
+use fcc_ir::Error;
+use fcc_ir::ops::broadcast;
+
+impl Emit<'_> {
+    pub(super) fn gemm(&mut self, node: &Node, g: &GemmNode) -> Result<(), Stop> {
+        let (Some(a), Some(b), Some(out)) = (node.input(0), node.input(1), node.out()) else {
+            return Err(no_kernel("a product without operands"));
+        };
+        let (sa, sb, sy) = (
+            self.program.shape(a).to_vec(),
+            self.program.shape(b).to_vec(),
+            self.program.shape(out).to_vec(),
+        );
+        let (&[ref ba @ .., a0, a1], &[ref bb @ .., b0, b1], &[ref by @ .., m, n]) =
+            (&sa[..], &sb[..], &sy[..])
+        else {
+            return Err(no_kernel("a product of vectors"));
+        };
+        let k = if g.trans_a { a0 } else { a1 };
+        let constant_b = self.program.constant_of(b).is_some();
+        let b_moves = broadcast::strides(bb, by).iter().any(|s| *s != 0);
+        // rows of all matrices are rows of one where B is the same for all
+        let flat = !g.trans_a && !b_moves && ba == by;
+        let rows = if flat { by.iter().product::<usize>() * m } else { m };
+        let batch: Vec<BatchDim> = if flat {
+            vec![]
+        } else {
+            let (ta, tb) = (broadcast::strides(ba, by), broadcast::strides(bb, by));
+            let ty = broadcast::strides(by, by);
+            let matrix = if constant_b { 1 } else { b0 * b1 };
+            (0..by.len())
+                .map(|i| BatchDim {
+                    count: by[i],
+                    a: ta[i] * a0 * a1,
+                    b: tb[i] * matrix,
+                    bias: 0,
+                    residual: if g.residual.is_some() { ty[i] * m * n } else { 0 },
+                    y: ty[i] * m * n,
+                })
+                .filter(|d| d.count != 1)
+                .collect()
+        };
+        let storage = if constant_b { BStorage::Packed } else { BStorage::InPlace { row: n } };
+        let mut spec = Gemm { batch, ..Gemm::new(rows, n, k, storage) };
+        (spec.a_row, spec.a_col) = if g.trans_a { (1, m) } else { (k, 1) };
+        spec.activation = g.activation;
+        spec.bias = if g.bias { GemmBias::Columns } else { GemmBias::None };
+        spec.alpha = if constant_b { 1.0 } else { g.alpha };
+        let residual = if g.residual.is_some() { node.inputs.last().copied().flatten() } else { None };
+        if let (Some(scale), Some(r)) = (g.residual, residual) {
+            let whole = self.program.shape(r).iter().product::<usize>() == sy.iter().product::<usize>();
+            if !whole && spec.batch.iter().any(|d| d.residual != 0) {
+                return Err(no_kernel("a batched product with a broadcast residual"));
+            }
+            spec.residual = Some(GemmResidual { row: if whole { n } else { 0 }, scale });
+        }
+        let a_loc = self.need(a, Form::Plain, &node.place)?;
+        let b_loc =
+            if constant_b { self.packed_b(&spec, b, g)? } else { self.b_in_place(b, g.trans_b, node)? };
+        let mut args = vec![a_loc, b_loc];
+        if g.bias {
+            let t =
+                node.input(2).and_then(|b| self.program.constant_of(b)).ok_or_else(|| no_kernel("a bias"))?;
+            let elems = spec.bias_elems(self.code.isa());
+            let values = t.as_slice::<f32>()?.into_owned();
+            args.push(self.packed_groups(&values, 1, elems)?);
+        }
+        if let Some(r) = residual {
+            args.push(self.need(r, Form::Plain, &node.place)?);
+        }
+        args.push(self.make_in(out, Form::Plain)?);
+        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        self.run(&node.place, kernel, args)
+    }
+
+    /// A constant B, all its matrices packed; alpha goes into them.
+    fn packed_b(&mut self, spec: &Gemm, b: Vx, g: &GemmNode) -> Result<Loc, Stop> {
+        let isa = self.code.isa();
+        let tensor = self.program.constant_of(b).ok_or_else(|| no_kernel("a constant"))?;
+        let values = tensor.as_slice::<f32>()?;
+        let each = spec.k * spec.n;
+        let matrices = values.len() / each.max(1);
+        let size = spec.packed_elems(isa);
+        let mut packed = AlignedF32::zeros(matrices * size);
+        let (row, col) = if g.trans_b { (1, spec.k) } else { (spec.n, 1) };
+        for i in 0..matrices {
+            let out = &mut packed[i * size..][..size];
+            spec.pack_b(isa, &values[i * each..][..each], row, col, g.alpha, out).map_err(Error::from)?;
+        }
+        Ok(self.packed(packed))
+    }
+
+    /// B as rows of columns: transposed into a buffer of its own if it is given the other way.
+    fn b_in_place(&mut self, b: Vx, transposed: bool, node: &Node) -> Result<Loc, Stop> {
+        let loc = self.need(b, Form::Plain, &node.place)?;
+        if !transposed {
+            return Ok(loc);
+        }
+        let &[n, k] = self.program.shape(b) else { return Err(no_kernel("a transposed batch")) };
+        let bytes = self.bytes_of(b)?;
+        let dims = vec![
+            CopyDim { count: k, src: 4, dst: 4 * n as i64 },
+            CopyDim { count: n, src: 4 * k as i64, dst: 4 },
+        ];
+        let part = CopyPart { source: 0, src: 0, dst: 0, dims };
+        let copy = Copy { width: 4, parts: vec![part], src_bytes: vec![bytes], dst_bytes: bytes };
+        let kernel = built(copy.build(self.code.emitter(), self.shared.options.threads))?;
+        let to = Loc { home: Home::Buffer(self.buffer(bytes)), offset: 0, layout: None };
+        self.run(&node.place, kernel, vec![loc, to])?;
+        Ok(to)
+    }
+}

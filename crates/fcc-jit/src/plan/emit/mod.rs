@@ -1,0 +1,447 @@
+//! From a program to the steps of a plan: each node asks for its operands in the form that its kernel wants, copies
+//! between forms are put in where that is not the form at hand, and buffers get places in the arena.
+mod conv;
+mod elementwise;
+mod forms;
+mod gemm;
+mod movement;
+
+use super::ir::{Kind, Node, Program, Vx};
+use super::memory::{Request, place};
+use super::{Action, Arg, Const, Interpret, Output, Plan, Src, Step, Tail};
+use crate::aligned::AlignedF32;
+use crate::kernels::layout::BlockedLayout;
+use crate::kernels::softmax::Softmax;
+use crate::module::{Code, Emitter, Kernel};
+use crate::segment::Shared;
+use cranelift_jit::JITModule;
+use fcc_ir::{Error, NodeId, Result};
+use forms::Forms;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Why emission stopped.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// There is no kernel for what these nodes of the graph became: the interpreter computes them.
+    NoKernel(Vec<NodeId>, #[allow(dead_code)] String),
+    Error(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(e: Error) -> Stop {
+        Stop::Error(e)
+    }
+}
+
+/// How a value lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// Row-major.
+    Plain,
+    /// Row-major with zeros around the spatial extents: input of a first convolution.
+    Haloed,
+    /// Blocked by channels.
+    Blocked,
+}
+
+/// What holds a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    Slot(u32),
+    Const(u32),
+    Buffer(u32),
+}
+
+/// Where a value lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Loc {
+    pub home: Home,
+    /// Bytes from the start of the home.
+    pub offset: usize,
+    /// For an activation (f32 of rank 3 to 5); others are row-major.
+    pub layout: Option<BlockedLayout>,
+}
+
+struct Buffer {
+    bytes: usize,
+    first: usize,
+    last: usize,
+    /// Which output of the plan it is.
+    output: Option<usize>,
+}
+
+/// A step whose buffers have no place yet.
+struct Draft {
+    place: String,
+    action: DraftAction,
+}
+
+enum DraftAction {
+    Interpret {
+        op: Box<fcc_ir::OpNode>,
+        inputs: Vec<Option<(Loc, Vx)>>,
+        captures: Vec<(Loc, Vx)>,
+        outputs: Vec<Option<(u32, Vx)>>,
+    },
+    Run {
+        kernel: Kernel,
+        args: Vec<Loc>,
+    },
+}
+
+pub(crate) struct Emit<'a> {
+    program: &'a Program,
+    shared: &'a Shared,
+    code: Code,
+    forms: Forms,
+    locs: HashMap<(Vx, Form), Loc>,
+    consts: Vec<Const>,
+    const_of: HashMap<Vx, u32>,
+    buffers: Vec<Buffer>,
+    drafts: Vec<Draft>,
+    n_slots: u32,
+    /// Last use of each slot, by step.
+    slot_last: Vec<usize>,
+}
+
+impl Plan {
+    pub(crate) fn emit(
+        program: &Program,
+        input_slots: &[usize],
+        tail: Option<Tail>,
+        shared: &Arc<Shared>,
+    ) -> Result<Plan, (Stop, Option<Tail>)> {
+        let made = Emit::new(program, shared).and_then(|mut e| {
+            let inputs: Vec<(usize, u32)> =
+                input_slots.iter().zip(&program.inputs).map(|(from, v)| (*from, e.slot(*v))).collect();
+            for node in &program.nodes {
+                e.node(node)?;
+            }
+            let outputs = program.outputs.iter().enumerate();
+            let outputs = outputs.map(|(i, v)| e.output(i, *v)).collect::<Result<Vec<_>, Stop>>()?;
+            Ok((e, inputs, outputs))
+        });
+        match made {
+            Ok((e, inputs, outputs)) => e.finish(inputs, outputs, tail),
+            Err(stop) => Err((stop, tail)),
+        }
+    }
+}
+
+impl<'a> Emit<'a> {
+    fn new(program: &'a Program, shared: &'a Shared) -> Result<Emit<'a>, Stop> {
+        let code = Code::new(shared.options.isa).map_err(Error::from)?;
+        let forms = Forms::choose(program, code.isa());
+        Ok(Emit {
+            program,
+            shared,
+            forms,
+            code,
+            locs: HashMap::new(),
+            consts: vec![],
+            const_of: HashMap::new(),
+            buffers: vec![],
+            drafts: vec![],
+            n_slots: 0,
+            slot_last: vec![],
+        })
+    }
+
+    fn node(&mut self, node: &Node) -> Result<(), Stop> {
+        let done = match &node.kind {
+            Kind::Interpret { op, captures } => self.interpret(node, op, *captures),
+            Kind::View => self.view(node),
+            Kind::Ew(expr) => self.elementwise(node, expr),
+            Kind::Conv(conv) => self.conv(node, conv),
+            Kind::Gemm(gemm) => self.gemm(node, gemm),
+            Kind::Pool(pool) => self.pool(node, pool),
+            Kind::GlobalPool(kind) => self.global_pool(node, *kind),
+            Kind::Softmax { log, outer, n, inner } => {
+                let spec = Softmax { log: *log, outer: *outer, n: *n, inner: *inner };
+                self.plain(node, &|e, threads| spec.build(e, threads))
+            }
+            Kind::Concat { axis } => self.concat(node, *axis),
+            Kind::Copy { offset, dims } => self.copy(node, *offset, dims),
+        };
+        done.map_err(|stop| match stop {
+            Stop::NoKernel(_, why) => Stop::NoKernel(node.origins.clone(), why),
+            Stop::Error(e) => Stop::Error(e.at(node.place.clone())),
+        })
+    }
+
+    // ---- where values lie
+
+    fn slot(&mut self, v: Vx) -> u32 {
+        let slot = self.n_slots;
+        self.n_slots += 1;
+        self.slot_last.push(self.drafts.len());
+        let layout = forms::activation(self.program, v);
+        self.locs.insert((v, Form::Plain), Loc { home: Home::Slot(slot), offset: 0, layout });
+        slot
+    }
+    fn buffer(&mut self, bytes: usize) -> u32 {
+        let now = self.drafts.len();
+        self.buffers.push(Buffer { bytes, first: now, last: now, output: None });
+        self.buffers.len() as u32 - 1
+    }
+    fn packed(&mut self, data: AlignedF32) -> Loc {
+        self.consts.push(Const::Packed(data));
+        Loc { home: Home::Const(self.consts.len() as u32 - 1), offset: 0, layout: None }
+    }
+    fn const_tensor(&mut self, v: Vx) -> Option<u32> {
+        if let Some(c) = self.const_of.get(&v) {
+            return Some(*c);
+        }
+        let tensor = self.program.constant_of(v)?.clone();
+        self.consts.push(Const::Value(tensor.into()));
+        let at = self.consts.len() as u32 - 1;
+        self.const_of.insert(v, at);
+        Some(at)
+    }
+    fn bytes_of(&self, v: Vx) -> Result<usize, Stop> {
+        let dense = self.program.val(v).dense.as_ref();
+        let bytes = dense.and_then(|(d, s)| d.byte_len(s.iter().product()));
+        bytes.ok_or_else(|| no_kernel("a value that is no dense tensor"))
+    }
+    /// Bytes of a home from a location on that belong to value `v` in this form.
+    fn extent(&self, loc: &Loc, v: Vx) -> Result<usize, Stop> {
+        match loc.layout {
+            Some(l) => Ok(l.bytes()),
+            None => self.bytes_of(v),
+        }
+    }
+
+    // ---- steps
+
+    fn touch(&mut self, loc: &Loc) {
+        let now = self.drafts.len();
+        match loc.home {
+            Home::Slot(s) => self.slot_last[s as usize] = now,
+            Home::Buffer(b) => self.buffers[b as usize].last = now,
+            Home::Const(_) => {}
+        }
+    }
+    /// A kernel step; the scratch operand, if it has one, gets a buffer.
+    fn run(&mut self, place: &str, kernel: Kernel, mut args: Vec<Loc>) -> Result<(), Stop> {
+        use crate::module::Access;
+        for (i, operand) in kernel.operands.iter().enumerate() {
+            if operand.access == Access::Scratch {
+                let buffer = self.buffer(operand.bytes);
+                let at = i.min(args.len());
+                args.insert(at, Loc { home: Home::Buffer(buffer), offset: 0, layout: None });
+            }
+        }
+        if kernel.operands.len() != args.len() {
+            let why = format!("{} takes {} operands, got {}", kernel.name, kernel.operands.len(), args.len());
+            return Err(Error::invalid(why).into());
+        }
+        args.iter().for_each(|a| self.touch(a));
+        self.drafts.push(Draft { place: place.into(), action: DraftAction::Run { kernel, args } });
+        Ok(())
+    }
+    /// A step that reads and writes row-major tensors.
+    fn plain(
+        &mut self,
+        node: &Node,
+        build: &dyn Fn(&mut Emitter<JITModule>, usize) -> crate::error::Result<Kernel>,
+    ) -> Result<(), Stop> {
+        let mut args = vec![];
+        for v in node.inputs.iter().flatten() {
+            args.push(self.need(*v, Form::Plain, &node.place)?);
+        }
+        for v in node.outputs.iter().flatten() {
+            args.push(self.make_in(*v, Form::Plain)?);
+        }
+        let kernel = built(build(self.code.emitter(), self.shared.options.threads))?;
+        self.run(&node.place, kernel, args)
+    }
+    fn interpret(&mut self, node: &Node, op: &fcc_ir::OpNode, captures: usize) -> Result<(), Stop> {
+        let mut reads = vec![];
+        for v in &node.inputs {
+            reads.push(match v {
+                Some(v) => Some((self.need(*v, Form::Plain, &node.place)?, *v)),
+                None => None,
+            });
+        }
+        reads.iter().flatten().for_each(|(l, _)| self.touch(l));
+        let captured = reads.split_off(reads.len().saturating_sub(captures));
+        let captures = captured.into_iter().flatten().collect();
+        let outputs = node.outputs.iter().map(|v| v.map(|v| (self.slot(v), v))).collect();
+        let action = DraftAction::Interpret { op: Box::new(op.clone()), inputs: reads, captures, outputs };
+        self.drafts.push(Draft { place: node.place.clone(), action });
+        Ok(())
+    }
+
+    fn output(&mut self, index: usize, v: Vx) -> Result<Output, Stop> {
+        let loc = self.need(v, Form::Plain, "output")?;
+        self.touch(&loc);
+        Ok(match loc.home {
+            Home::Slot(_) | Home::Const(_) => Output::Value(source(self.program, &loc, v)?),
+            Home::Buffer(b) => {
+                let (dtype, shape) =
+                    self.program.val(v).dense.clone().ok_or_else(|| no_kernel("an output"))?;
+                let bytes = self.bytes_of(v)?;
+                let buffer = &mut self.buffers[b as usize];
+                let own = loc.offset == 0 && buffer.bytes == bytes && buffer.output.is_none();
+                if own {
+                    buffer.output = Some(index);
+                }
+                Output::Made { arg: Draftless::arg(loc, bytes), dtype, shape, own }
+            }
+        })
+    }
+}
+
+/// Places of buffers are known when all steps are.
+struct Draftless;
+impl Draftless {
+    fn arg(loc: Loc, bytes: usize) -> Arg {
+        let Loc { home, offset, .. } = loc;
+        let at = match home {
+            Home::Slot(s) => super::At::Slot(s),
+            Home::Const(c) => super::At::Const(c),
+            Home::Buffer(b) => super::At::Buffer(b),
+        };
+        Arg { at, offset, bytes }
+    }
+}
+
+impl Emit<'_> {
+    fn finish(
+        mut self,
+        inputs: Vec<(usize, u32)>,
+        outputs: Vec<Output>,
+        tail: Option<Tail>,
+    ) -> Result<Plan, (Stop, Option<Tail>)> {
+        if let Err(e) = self.code.finalize() {
+            return Err((Stop::Error(e.into()), tail));
+        }
+        let end = self.drafts.len();
+        for o in &outputs {
+            if let Output::Made { arg: Arg { at: super::At::Buffer(b), .. }, .. } = o {
+                self.buffers[*b as usize].last = end;
+            }
+        }
+        let requests: Vec<Request> = self
+            .buffers
+            .iter()
+            .map(|b| Request {
+                bytes: if b.output.is_some() { 0 } else { b.bytes },
+                first: b.first,
+                last: b.last,
+            })
+            .collect();
+        let (offsets, arena_bytes) = place(&requests);
+        let resolve = |mut arg: Arg| {
+            if let super::At::Buffer(b) = arg.at {
+                let buffer = &self.buffers[b as usize];
+                match buffer.output {
+                    Some(o) => arg.at = super::At::Output(o as u32),
+                    None => {
+                        arg.at = super::At::Arena;
+                        arg.offset += offsets[b as usize];
+                    }
+                }
+            }
+            arg
+        };
+        let mut steps = Vec::with_capacity(self.drafts.len());
+        for (n, draft) in self.drafts.iter_mut().enumerate() {
+            let free =
+                (0..self.slot_last.len()).filter(|s| self.slot_last[*s] == n).map(|s| s as u32).collect();
+            let action = match &mut draft.action {
+                DraftAction::Interpret { op, inputs, captures, outputs } => {
+                    let src = |(loc, v): &(Loc, Vx)| {
+                        source(self.program, loc, *v).map(|s| match s {
+                            Src::Bytes(arg, d, s) => Src::Bytes(resolve(arg), d, s),
+                            other => other,
+                        })
+                    };
+                    let read = inputs.iter().map(|i| i.as_ref().map(src).transpose()).collect::<Result<_>>();
+                    let captured = captures.iter().map(src).collect::<Result<_>>();
+                    let (inputs, captures) = match (read, captured) {
+                        (Ok(a), Ok(b)) => (a, b),
+                        (Err(e), _) | (_, Err(e)) => return Err((Stop::Error(e), tail)),
+                    };
+                    let promised = |(s, v): &(u32, Vx)| (*s, self.program.val(*v).ty.clone());
+                    let outputs = outputs.iter().map(|o| o.as_ref().map(promised)).collect();
+                    Action::Interpret(Interpret { op: op.clone(), inputs, captures, outputs })
+                }
+                DraftAction::Run { kernel, args } => {
+                    let step = match self.code.step(kernel) {
+                        Ok(step) => step,
+                        Err(e) => return Err((Stop::Error(e.into()), tail)),
+                    };
+                    let arg = |(l, o): (&Loc, &crate::module::Operand)| resolve(Draftless::arg(*l, o.bytes));
+                    let args = args.iter().zip(&kernel.operands).map(arg).collect();
+                    Action::Run(super::Run {
+                        name: kernel.name.clone(),
+                        flops: kernel.flops,
+                        tasks: kernel.tasks,
+                        step,
+                        args,
+                    })
+                }
+            };
+            steps.push(Step { place: std::mem::take(&mut draft.place), action, free });
+        }
+        let outputs: Vec<Output> = outputs
+            .into_iter()
+            .map(|o| match o {
+                Output::Made { arg, dtype, shape, own } => {
+                    Output::Made { arg: resolve(arg), dtype, shape, own }
+                }
+                other => other,
+            })
+            .collect();
+        // every byte that a step may touch lies inside its home: checked here once, for all runs
+        let n_slots = self.n_slots as usize;
+        let plan = Plan {
+            interpreted: None,
+            steps,
+            consts: self.consts,
+            n_slots,
+            input_slots: inputs,
+            outputs,
+            tail,
+            arena_bytes,
+            arenas: Default::default(),
+            code: Some(self.code),
+        };
+        match plan.check() {
+            Ok(()) => Ok(plan),
+            Err(e) => Err((Stop::Error(e), plan.tail)),
+        }
+    }
+}
+
+/// What an interpreted step or the caller reads.
+fn source(program: &Program, loc: &Loc, v: Vx) -> Result<Src> {
+    let val = program.val(v);
+    Ok(match loc.home {
+        Home::Slot(s) => Src::Slot(s, val.dense.as_ref().map(|d| d.1.clone())),
+        Home::Const(c) => Src::Const(c, val.dense.as_ref().map(|d| d.1.clone())),
+        Home::Buffer(_) => {
+            let (dtype, shape) = val
+                .dense
+                .clone()
+                .ok_or_else(|| Error::invalid(format!("value `{}` is not dense", val.name)))?;
+            let bytes = dtype.byte_len(shape.iter().product()).unwrap_or(0);
+            Src::Bytes(Draftless::arg(*loc, bytes), dtype, shape)
+        }
+    })
+}
+
+/// This kind of problem has no kernel.
+fn no_kernel(why: impl Into<String>) -> Stop {
+    Stop::NoKernel(vec![], why.into())
+}
+
+/// A kernel that cannot be built for this problem is no error of the model.
+fn built(made: crate::error::Result<Kernel>) -> Result<Kernel, Stop> {
+    made.map_err(|e| match e {
+        crate::error::Error::Unsupported { .. } => no_kernel(e.to_string()),
+        other => Stop::Error(other.into()),
+    })
+}
