@@ -122,6 +122,41 @@ pub fn difference(got: &Tensor, want: &Tensor, tolerance: Tolerance) -> Result<O
     }))
 }
 
+/// How far two numeric tensors lie apart.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Distance {
+    /// Greatest `|got - want|`; infinite where only one is NaN or finite.
+    pub abs: f64,
+    /// Greatest `|got - want| / |want|` over the elements where `want` is not zero.
+    pub rel: f64,
+    /// Index of the first element that the tolerance does not accept.
+    pub first: Option<Vec<usize>>,
+}
+
+/// Measures two tensors of one type and shape; `None` if they are not, or hold no real numbers. Floats are held to
+/// the tolerance, everything else must be equal.
+pub fn distance(got: &Tensor, want: &Tensor, tolerance: Tolerance) -> Option<Distance> {
+    if got.dtype() != want.dtype() || got.shape() != want.shape() {
+        return None;
+    }
+    let tolerance = if want.dtype().is_float() { tolerance } else { Tolerance::EXACT };
+    let mut distance = Distance::default();
+    for (i, (g, w)) in to_f64s(got).ok()?.into_iter().zip(to_f64s(want).ok()?).enumerate() {
+        if Tolerance::EXACT.accepts(g, w) {
+            continue;
+        }
+        let abs = if g.is_finite() && w.is_finite() { (g - w).abs() } else { f64::INFINITY };
+        distance.abs = distance.abs.max(abs);
+        if w != 0.0 {
+            distance.rel = distance.rel.max(if abs.is_finite() { abs / w.abs() } else { abs });
+        }
+        if distance.first.is_none() && !tolerance.accepts(g, w) {
+            distance.first = Some(unravel(i, want.shape()));
+        }
+    }
+    Some(distance)
+}
+
 /// Little-endian bytes of an element that is no float, as text.
 fn integer(dtype: DType, bytes: &[u8]) -> String {
     let mut wide = [0u8; 16];
@@ -172,5 +207,18 @@ mod tests {
         let d = difference(&t(-1), &t(0), Tolerance { rtol: 1.0, atol: 9.0 }).unwrap().unwrap();
         assert_eq!((d.got.as_str(), d.want.as_str()), ("-1", "0"));
         assert!(difference(&t(1), &Tensor::new(vec![1], vec![1u8]).unwrap(), Tolerance::EXACT).is_err());
+    }
+
+    #[test]
+    fn distance_names_the_first_place_and_the_greatest_sizes() {
+        let t = |v: [f32; 4]| Tensor::new([2, 2], v.to_vec()).unwrap();
+        let loose = Tolerance { rtol: 0.0, atol: 0.2 };
+        let d = distance(&t([1.0, 2.1, 3.5, 8.0]), &t([1.0, 2.0, 3.0, 4.0]), loose).unwrap();
+        assert_eq!((d.abs, d.rel, d.first), (4.0, 1.0, Some(vec![1, 0])));
+        let d = distance(&t([f32::NAN, 0.0, 0.0, 0.0]), &t([f32::NAN, -0.0, 0.0, 0.0]), loose).unwrap();
+        assert_eq!(d, Distance::default());
+        let d = distance(&t([f32::NAN, 0.0, 0.0, 0.0]), &t([1.0, 0.0, 0.0, 0.0]), loose).unwrap();
+        assert_eq!((d.abs, d.first), (f64::INFINITY, Some(vec![0, 0])));
+        assert_eq!(distance(&Tensor::from_i64s([1]), &t([0.0; 4]), loose), None);
     }
 }

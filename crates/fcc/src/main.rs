@@ -1,14 +1,26 @@
-//! The fcc command line.
+//! The fcc command line. Exit codes: 0 done, 1 a check or comparison failed, 2 bad usage or bad input.
 #![forbid(unsafe_code)]
 
 mod commands;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use commands::Failure;
 use std::process::ExitCode;
 
-/// A compiler for ONNX models: rewrites linear layers and convolutions into each other, and runs models.
+/// A compiler for ONNX models: turns linear layers into convolutions and back, and runs models
 #[derive(Debug, Parser)]
-#[command(name = "fcc", version)]
+#[command(
+    name = "fcc",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Exit code: 0 done, 1 a check or comparison failed, 2 bad usage or bad input.
+
+Examples:
+  fcc rewrite model.onnx
+  fcc run model.onnx --inputs in.npz --outputs out.npz
+  fcc summary model.onnx"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -16,18 +28,51 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(commands::run::Args),
+    Bench(commands::bench::Args),
     Test(commands::test::Args),
+    Print(commands::print::Args),
+    Summary(commands::summary::Args),
+    Completions(commands::completions::Args),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Test(args) => commands::test::run(&args),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let result = match &cli.command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Bench(args) => commands::bench::run(args),
+        Command::Test(args) => commands::test::run(args),
+        Command::Print(args) => commands::print::run(args),
+        Command::Summary(args) => commands::summary::run(args),
+        Command::Completions(args) => commands::completions::run(args, Cli::command()),
     };
     match result {
-        Ok(code) => code,
-        Err(message) => {
-            eprintln!("error: {message}");
-            ExitCode::from(2)
-        }
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
     }
+}
+
+/// Help and version as clap prints them; anything else as one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            return ExitCode::from(2);
+        }
+        _ => {}
+    }
+    let text = error.render().to_string();
+    let message = text.split("\n\nUsage:").next().unwrap_or(&text);
+    let message = message.split("\n\nFor more information").next().unwrap_or(message);
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let line = lines.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    Failure::input(format!("{line} (see `fcc --help`)")).report()
 }

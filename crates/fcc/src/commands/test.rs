@@ -1,15 +1,20 @@
 //! `fcc test`: runs ONNX test-case folders.
-use super::EngineArg;
+use super::out::Out;
+use super::progress::Progress;
+use super::{EngineArg, Failure, ThreadsArg};
 use fcc::cases::{self, Outcome, Status};
-use std::io::Write;
+use serde_json::json;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// Run ONNX test-case folders and compare with their expected outputs
+///
+/// A case is a folder with model.onnx and test_data_set_*/{input,output}_*.pb; tol.json may hold its rtol and atol.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   fcc test fixtures/seeds
-  fcc test --engine interpreter --json node/test_conv_with_strides_padding")]
+  fcc test --engine interpreter --json node/test_conv_with_strides_padding
+
+Exit code 1 if a case failed or is unsupported.")]
 pub struct Args {
     /// Folders with a model.onnx and test_data_set_*, or folders of such folders
     #[arg(required = true, value_name = "DIR")]
@@ -17,37 +22,41 @@ pub struct Args {
     /// Who computes
     #[arg(long, value_enum, default_value_t)]
     engine: EngineArg,
-    /// Threads of the compiled code [default: all cores]
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Print {"cases":[{"name","status","reason"}]}
+    #[command(flatten)]
+    threads: ThreadsArg,
+    /// Print {"cases":[{"name","status","reason"}]}; status is passed, failed or unsupported
     #[arg(long)]
     json: bool,
 }
 
-/// Runs every case; exit code 1 if one failed or is unsupported.
-pub fn run(args: &Args) -> Result<ExitCode, String> {
-    let options = args.threads.map_or_else(fcc_jit::Options::default, fcc_jit::Options::with_threads);
-    let folders = cases::find(&args.folders)?;
-    let mut out = std::io::stdout().lock();
+/// Runs every case.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let options = args.threads.options();
+    let folders = cases::find(&args.folders).map_err(Failure::input)?;
+    // a panic in a case is its outcome: what the hook would print has no place in between
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut progress = Progress::new();
+    let mut out = Out::new();
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(folders.len());
     for folder in &folders {
+        progress.show(|| format!("{} of {}: {}", outcomes.len() + 1, folders.len(), folder.display()));
         let outcome = cases::run(folder, args.engine.into(), &options);
         if !args.json && outcome.status != Status::Passed {
+            progress.clear();
             let status = if outcome.status == Status::Failed { "failed" } else { "unsupported" };
-            writeln!(out, "{status:<12} {}: {}", outcome.name, outcome.reason).map_err(|e| e.to_string())?;
+            out.line(format_args!("{status:<12} {}: {}", outcome.name, outcome.reason))?;
         }
         outcomes.push(outcome);
     }
+    progress.clear();
     let count = |status| outcomes.iter().filter(|o| o.status == status).count();
-    let (passed, failed, unsupported) =
-        (count(Status::Passed), count(Status::Failed), count(Status::Unsupported));
+    let passed = count(Status::Passed);
     if args.json {
-        let text = serde_json::json!({ "cases": outcomes });
-        writeln!(out, "{text}").map_err(|e| e.to_string())?;
+        out.json(&json!({ "cases": outcomes }))?;
     } else {
-        writeln!(out, "{passed} passed, {unsupported} unsupported, {failed} failed")
-            .map_err(|e| e.to_string())?;
+        let (unsupported, failed) = (count(Status::Unsupported), count(Status::Failed));
+        out.line(format_args!("{passed} passed, {unsupported} unsupported, {failed} failed"))?;
     }
-    Ok(if passed == outcomes.len() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    out.finish()?;
+    if passed == outcomes.len() { Ok(()) } else { Err(Failure::Check) }
 }

@@ -1,0 +1,114 @@
+//! `fcc bench`: how long loading, compiling and running take.
+use super::common::load;
+use super::inputs::InputArgs;
+use super::out::{Out, grouped};
+use super::progress::Progress;
+use super::{EngineArg, Failure, ThreadsArg};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Measure how long a model takes to load, compile and run
+///
+/// Runs for about two seconds unless --runs is given; the first run is measured apart. Times are wall-clock
+/// milliseconds.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  fcc bench model.onnx --random 0 --set batch=1 --threads 1
+  fcc bench model.onnx --inputs in.npz --json")]
+pub struct Args {
+    /// The model, .onnx or .onnxtxt
+    model: PathBuf,
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// Who computes
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineArg,
+    #[command(flatten)]
+    threads: ThreadsArg,
+    /// Number of runs after the first [default: as many as fit in two seconds, at least 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// Print {"load_ms","compile_ms","first_run_ms","median_ms","min_ms","runs","peak_rss_bytes"}
+    #[arg(long)]
+    json: bool,
+}
+
+const BUDGET: Duration = Duration::from_secs(2);
+const LEAST_RUNS: usize = 5;
+const MOST_RUNS: usize = 100_000;
+
+/// Measures and prints.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let mut progress = Progress::new();
+    let (model, load_ms) = timed(|| load(&args.model));
+    let mut model = model?;
+    let values = args.inputs.read(&mut model)?;
+    let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
+    progress.show(|| "compiling".into());
+    let engine = fcc::Engine::from(args.engine);
+    let options = args.threads.options();
+    let (runner, compile_ms) = timed(|| engine.prepare(&model, &options));
+    let runner = runner.map_err(in_file)?;
+    progress.show(|| "first run".into());
+    let (first, first_run_ms) = timed(|| runner.run(&values));
+    first.map_err(in_file)?;
+    let mut times = vec![];
+    let start = Instant::now();
+    loop {
+        let (made, ms) = timed(|| runner.run(&values));
+        made.map_err(in_file)?;
+        times.push(ms);
+        let done = match args.runs {
+            Some(n) => times.len() >= n as usize,
+            None => times.len() >= MOST_RUNS || (times.len() >= LEAST_RUNS && start.elapsed() >= BUDGET),
+        };
+        if done {
+            break;
+        }
+        progress.show(|| format!("run {}: {ms:.2} ms", times.len()));
+    }
+    progress.clear();
+    times.sort_by(f64::total_cmp);
+    let runs = times.len();
+    let min_ms = times.first().copied().unwrap_or_default();
+    let middle = (times.get((runs - 1) / 2), times.get(runs / 2));
+    let median_ms = (middle.0.copied().unwrap_or_default() + middle.1.copied().unwrap_or_default()) / 2.0;
+    let peak = peak_rss_bytes();
+    let mut out = Out::new();
+    if args.json {
+        out.json(&json!({
+            "load_ms": load_ms,
+            "compile_ms": compile_ms,
+            "first_run_ms": first_run_ms,
+            "median_ms": median_ms,
+            "min_ms": min_ms,
+            "runs": runs,
+            "peak_rss_bytes": peak,
+        }))?;
+    } else {
+        for (name, ms) in [("load", load_ms), ("compile", compile_ms), ("first run", first_run_ms)] {
+            out.line(format_args!("{name:<10} {ms:>12.3} ms"))?;
+        }
+        out.line(format_args!("{:<10} {median_ms:>12.3} ms  (median of {runs} runs)", "run"))?;
+        out.line(format_args!("{:<10} {min_ms:>12.3} ms", "fastest"))?;
+        if let Some(bytes) = peak {
+            out.line(format_args!("{:<10} {:>12} MiB", "peak rss", grouped((bytes >> 20) as usize)))?;
+        }
+    }
+    out.finish()
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let start = Instant::now();
+    let made = work();
+    (made, start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// The most memory the process has held, where the system tells (Linux).
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
