@@ -27,10 +27,12 @@ macro_rules! operators {
 
 pub mod activation;
 pub mod arg;
+pub mod attention;
 pub mod batch_normalization;
 pub mod binary;
 pub mod broadcast;
 pub mod cast;
+pub mod causal_conv;
 pub mod clip;
 pub mod compare;
 pub mod concat;
@@ -40,11 +42,13 @@ pub mod control;
 pub mod conv;
 pub mod conv_transpose;
 pub mod cumulative;
+pub mod deform_conv;
 pub mod det;
 pub mod dropout;
 pub mod einsum;
 pub mod expand;
 pub mod flatten;
+pub mod flex_attention;
 pub mod gather;
 pub mod gemm;
 pub mod global_pool;
@@ -52,24 +56,29 @@ pub mod identity;
 pub mod instance_normalization;
 pub mod integer;
 pub mod layer_normalization;
+pub mod linear_attention;
 mod lists;
 pub mod loss;
 pub mod lp_normalization;
 pub mod lrn;
 pub mod matmul;
+pub mod max_unpool;
 pub mod movement;
 pub mod nms;
 pub(crate) mod numeric;
 pub mod one_hot;
+pub mod optimizer;
 pub mod pad;
 pub mod pool;
 pub mod predicate;
 pub mod quantize;
 pub mod range;
+pub mod recurrent;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
 pub mod resize_taps;
+pub mod roi;
 pub mod rotary_embedding;
 pub mod scan;
 pub mod scatter;
@@ -80,6 +89,7 @@ pub mod softmax;
 pub mod space_depth;
 pub mod split;
 pub mod squeeze;
+pub mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod topk;
@@ -93,6 +103,8 @@ operators! {
     Abs => unary::ABS,
     Acos => unary::ACOS,
     Acosh => unary::ACOSH,
+    Adagrad => optimizer::ADAGRAD,
+    Adam => optimizer::ADAM,
     Add => binary::ADD,
     And => binary::AND,
     ArgMax => arg::ARG_MAX,
@@ -101,6 +113,7 @@ operators! {
     Asinh => unary::ASINH,
     Atan => unary::ATAN,
     Atanh => unary::ATANH,
+    Attention => attention::Attention,
     AveragePool => pool::AveragePool,
     BatchNormalization => batch_normalization::BatchNormalization,
     BitCast => cast::BitCast,
@@ -111,6 +124,7 @@ operators! {
     BitwiseXor => binary::BITWISE_XOR,
     Cast => cast::Cast,
     CastLike => cast::CastLike,
+    CausalConvWithState => causal_conv::CausalConvWithState,
     Ceil => unary::CEIL,
     Celu => activation::CELU,
     Clip => clip::Clip,
@@ -125,6 +139,7 @@ operators! {
     Cosh => unary::COSH,
     CumProd => cumulative::CUM_PROD,
     CumSum => cumulative::CUM_SUM,
+    DeformConv => deform_conv::DeformConv,
     DepthToSpace => space_depth::DepthToSpace,
     DequantizeLinear => quantize::DequantizeLinear,
     Det => det::Det,
@@ -139,7 +154,9 @@ operators! {
     Expand => expand::Expand,
     EyeLike => trilu::EyeLike,
     Flatten => flatten::Flatten,
+    FlexAttention => flex_attention::FlexAttention,
     Floor => unary::FLOOR,
+    GRU => recurrent::GRU,
     Gather => gather::Gather,
     GatherElements => gather::GatherElements,
     GatherND => gather::GatherND,
@@ -160,10 +177,12 @@ operators! {
     IsInf => predicate::IsInf,
     IsNaN => predicate::IsNaN,
     LRN => lrn::Lrn,
+    LSTM => recurrent::LSTM,
     LayerNormalization => layer_normalization::LayerNormalization,
     LeakyRelu => activation::LEAKY_RELU,
     Less => compare::LESS,
     LessOrEqual => compare::LESS_OR_EQUAL,
+    LinearAttention => linear_attention::LinearAttention,
     Log => unary::LOG,
     LogSoftmax => softmax::LOG_SOFTMAX,
     Loop => control::Loop,
@@ -173,11 +192,14 @@ operators! {
     MatMulInteger => integer::MatMulInteger,
     Max => variadic::MAX,
     MaxPool => pool::MaxPool,
+    MaxRoiPool => roi::MaxRoiPool,
+    MaxUnpool => max_unpool::MaxUnpool,
     Mean => variadic::MEAN,
     MeanVarianceNormalization => lp_normalization::MeanVarianceNormalization,
     Min => variadic::MIN,
     Mish => unary::MISH,
     Mod => binary::MOD,
+    Momentum => optimizer::MOMENTUM,
     Mul => binary::MUL,
     Neg => unary::NEG,
     NegativeLogLikelihoodLoss => loss::NegativeLogLikelihoodLoss,
@@ -193,6 +215,7 @@ operators! {
     QLinearMatMul => integer::QLinearMatMul,
     QuantizeLinear => quantize::QuantizeLinear,
     RMSNormalization => layer_normalization::RmsNormalization,
+    RNN => recurrent::RNN,
     Range => range::Range,
     Reciprocal => unary::RECIPROCAL,
     ReduceL1 => reduce::L1,
@@ -209,6 +232,7 @@ operators! {
     Reshape => reshape::Reshape,
     Resize => resize::Resize,
     ReverseSequence => trilu::ReverseSequence,
+    RoiAlign => roi::RoiAlign,
     RotaryEmbedding => rotary_embedding::RotaryEmbedding,
     Round => unary::ROUND,
     Scan => scan::Scan,
@@ -234,6 +258,7 @@ operators! {
     Squeeze => squeeze::Squeeze,
     Sub => binary::SUB,
     Sum => variadic::SUM,
+    SwiGLU => swiglu::SwiGlu,
     Swish => activation::SWISH,
     Tan => unary::TAN,
     Tanh => unary::TANH,
