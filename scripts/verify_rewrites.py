@@ -39,6 +39,7 @@ RULES = [
     "pointwise-conv-to-matmul",
 ]
 KINDS = ("roundtrip", "memory", "print", "problems", "rewrites", "digits")
+PER_CHANNEL = "conv-to-toeplitz-gemm-per-channel"  # thousands of products in a real model: small ones only
 DEFAULT = "default"  # `fcc rewrite` without --rule
 PRINT_LIMIT_BYTES = 6 << 20  # larger models as text are gigabytes of digits
 MEMORY_LIMIT = 1.3
@@ -209,7 +210,7 @@ def check_problems(check: Check, names: list[str]) -> None:
         inputs, want = case_tensors(folder, "input"), case_tensors(folder, "output")
         keys = [value.name for value in model.graph.output]
         feeds = dict(zip([value.name for value in model.graph.input], inputs))
-        for rule in [DEFAULT, *RULES]:
+        for rule in [DEFAULT, *RULES, PER_CHANNEL]:
             problem, out, count = rewrite(check, folder / "model.onnx", rule, {})
             applied[rule] += count
             if problem is None and count:
@@ -218,7 +219,7 @@ def check_problems(check: Check, names: list[str]) -> None:
             out.unlink(missing_ok=True)
     print(f"problems: nodes rewritten: {dict(applied)}")
     if not names:
-        for rule in RULES:
+        for rule in [*RULES, PER_CHANNEL]:
             check.expect("problems", rule, None if applied[rule] else "applied nowhere in the problems")
 
 
@@ -258,7 +259,7 @@ def check_digits(check: Check) -> None:
     for model in ("mnist_mlp", "mnist_cnn"):
         path = FIXTURES / f"{model}.onnx"
         want = session(path).run(["logits"], {"image": image})[0].argmax(1)
-        for rule in [DEFAULT, *RULES]:
+        for rule in [DEFAULT, *RULES, PER_CHANNEL]:
             problem, out, count = rewrite(check, path, rule, {})
             if problem is None:
                 got = session(out).run(["logits"], {"image": image})[0].argmax(1)
