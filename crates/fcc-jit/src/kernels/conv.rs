@@ -41,11 +41,11 @@ pub struct Conv {
 /// Most products that are unrolled for the taps of a kernel row.
 const MAX_UNROLLED: usize = 128;
 /// Weights of one group of column vectors that a kernel call may stream: stays in L2.
-const WEIGHT_CHUNK_BYTES: usize = 640 << 10;
+const WEIGHT_CHUNK_BYTES: usize = 320 << 10;
 /// The same when few tiles use them: stays in L1.
 const WEIGHT_CHUNK_SMALL_BYTES: usize = 40 << 10;
 /// Input rows that one row block may span: stays in L2 while all output channels pass.
-const INPUT_BLOCK_BYTES: usize = 512 << 10;
+const INPUT_BLOCK_BYTES: usize = 256 << 10;
 
 impl Conv {
     fn ic_per_group(&self) -> usize {
@@ -226,7 +226,7 @@ impl Conv {
         let tiles = tiling.rows.pieces * tiling.cols.pieces;
         let limit = if tiles <= 1 {
             usize::MAX
-        } else if tiles <= 4 && block_bytes * blocks > WEIGHT_CHUNK_BYTES / 2 {
+        } else if tiles <= 4 && block_bytes * blocks > WEIGHT_CHUNK_BYTES {
             WEIGHT_CHUNK_SMALL_BYTES
         } else {
             WEIGHT_CHUNK_BYTES

@@ -27,12 +27,20 @@ use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64};
 
 /// Products of a tile.
 const POINTS: usize = 16;
-/// Tiles of a unit: the products of one unit should stay in L2 with the inputs.
-const TILES: usize = 56;
-/// Scratch that the inputs of a unit may take.
-const INPUT_BYTES: usize = 1 << 20;
-/// Scratch that the products of one chunk of output channels may take.
-const PRODUCT_BYTES: usize = 256 << 10;
+/// Limits of one unit of work.
+struct Limits {
+    tiles: usize,
+    /// Scratch that the transformed inputs may take.
+    input_bytes: usize,
+    /// Scratch that the products of one chunk of output channels may take.
+    product_bytes: usize,
+}
+/// Everything of a unit stays in L2.
+const SMALL: Limits = Limits { tiles: 56, input_bytes: 1 << 20, product_bytes: 256 << 10 };
+/// For weights that do not fit in L2: more tiles use each load of them.
+const LARGE: Limits = Limits { tiles: 196, input_bytes: 8 << 20, product_bytes: 8 << 20 };
+/// Weights that are taken to stay in L2.
+const L2_WEIGHT_BYTES: usize = 3 << 19;
 
 /// A convolution computed by F(2x2, 3x3).
 #[derive(Clone, Debug, PartialEq)]
@@ -117,7 +125,8 @@ impl Winograd {
         let (ty, tx) = (h.div_ceil(2), w.div_ceil(2));
         let vb = isa.vector_bytes();
         let per_tile = POINTS * self.conv.x.blocks() * vb;
-        let most = TILES.min(INPUT_BYTES / per_tile).max(16);
+        let limits = if 4 * self.packed_elems(isa) > L2_WEIGHT_BYTES { LARGE } else { SMALL };
+        let most = limits.tiles.min(limits.input_bytes / per_tile).max(16);
         let cols = Split::at_most(tx, most);
         let mut rows = Split::at_most(ty, (most / cols.size(0)).max(1));
         while rows.pieces < ty && !balanced(self.conv.y.n * rows.pieces * cols.pieces, threads) {
@@ -127,7 +136,8 @@ impl Winograd {
         let nv = if blocks.is_multiple_of(2) { 2 } else { 1 };
         let tiles = rows.size(0) * cols.size(0);
         let groups = blocks / nv;
-        let chunk = (PRODUCT_BYTES / (POINTS * nv * tiles * vb)).clamp(1, groups);
+        let product_bytes = if tiles > SMALL.tiles { limits.product_bytes } else { SMALL.product_bytes };
+        let chunk = (product_bytes / (POINTS * nv * tiles * vb)).clamp(1, groups);
         let chunk = (1..=chunk).rev().find(|c| groups.is_multiple_of(*c)).unwrap_or(1);
         Plan { rows, cols, cut: [h % 2 == 1, w % 2 == 1], nv, chunk, tiles }
     }
