@@ -32,6 +32,7 @@ use fcc_ir::Model;
 pub use error::{Error, ErrorKind, Result};
 
 pub use npy::{from_npy_bytes, read_npy, read_npz, to_npy_bytes, write_npy, write_npz};
+pub use stage::write_file;
 pub use values::{read_tensor_pb, read_value_pb, write_tensor_pb};
 pub use write::{SaveOptions, Saved, save, to_bytes};
 

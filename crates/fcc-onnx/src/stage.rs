@@ -12,6 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{Error, ErrorKind, Result};
 
+/// Writes a file beside its target and renames it. Errors if the target is a folder or a special file, and on what
+/// the system says.
+pub fn write_file(target: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let mut staged = Staged::create(target.as_ref())?;
+    staged.write(bytes)?;
+    staged.complete()?.publish()
+}
+
 /// A file being written beside its target.
 pub(crate) struct Staged {
     writer: BufWriter<File>,

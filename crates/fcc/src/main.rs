@@ -28,11 +28,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Rewrite(commands::rewrite::Args),
     Run(commands::run::Args),
     Bench(commands::bench::Args),
     Test(commands::test::Args),
     Print(commands::print::Args),
     Summary(commands::summary::Args),
+    Rules(commands::rules::Args),
     Completions(commands::completions::Args),
 }
 
@@ -42,11 +44,13 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match &cli.command {
+        Command::Rewrite(args) => commands::rewrite::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Test(args) => commands::test::run(args),
         Command::Print(args) => commands::print::run(args),
         Command::Summary(args) => commands::summary::run(args),
+        Command::Rules(args) => commands::rules::run(args),
         Command::Completions(args) => commands::completions::run(args, Cli::command()),
     };
     match result {

@@ -7,6 +7,8 @@ mod inputs;
 mod out;
 pub mod print;
 mod progress;
+pub mod rewrite;
+pub mod rules;
 pub mod run;
 pub mod summary;
 pub mod test;
