@@ -6,7 +6,7 @@ use petgraph::Direction::{Incoming, Outgoing};
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The opset version of each domain (`""` is `ai.onnx`).
@@ -389,8 +389,9 @@ impl Graph {
         outputs: Vec<Output>,
         rank: Option<u64>,
     ) -> Result<NodeId> {
-        for (i, o) in outputs.iter().enumerate() {
-            let doubled = self.names.contains_key(&o.name) || outputs[..i].iter().any(|p| p.name == o.name);
+        let mut seen = HashSet::with_capacity(outputs.len());
+        for o in &outputs {
+            let doubled = self.names.contains_key(&o.name) || !seen.insert(o.name.as_str());
             if !o.name.is_empty() && doubled {
                 return Err(Error::mismatch("value name", format!("`{}` twice", o.name), "unique names"));
             }
@@ -466,7 +467,7 @@ impl Graph {
         let id = self.insert(new.name, NodeKind::Op(op), outputs, rank)?;
         for (i, input) in new.inputs.into_iter().enumerate() {
             if let Some(value) = input {
-                self.connect(value, id, Slot::Input(i as u32));
+                self.connect_new(value, id, Slot::Input(i as u32));
             }
         }
         Ok(id)
@@ -474,6 +475,10 @@ impl Graph {
     /// Feeds a slot, in place of what fed it before. The slot must be below the operator's `n_inputs`.
     pub fn connect(&mut self, from: ValueId, to: NodeId, slot: Slot) {
         self.disconnect(to, slot);
+        self.connect_new(from, to, slot);
+    }
+    /// Feeds a slot that nothing fed yet, which the caller vouches for: a node of a million inputs is read in one go.
+    pub fn connect_new(&mut self, from: ValueId, to: NodeId, slot: Slot) {
         self.g.add_edge(from.node.0, to.0, Edge { from_output: from.output, to: slot });
     }
     /// Leaves a slot empty.

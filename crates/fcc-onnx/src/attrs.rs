@@ -1,5 +1,7 @@
 //! `AttributeProto`, both ways.
 
+use std::collections::HashSet;
+
 use fcc_ir::attr::{Attr, AttrKind, AttrValue, Attrs};
 use prost::Message;
 
@@ -14,10 +16,11 @@ use crate::{Error, Result, export, tensors, types};
 /// Reads attributes; the graphs among them as subgraphs of the node that `nesting` describes.
 pub(crate) fn import(protos: Vec<AttributeProto>, nesting: &mut Nesting<'_, '_>) -> Result<Attrs> {
     let mut attrs = Attrs::new();
+    let mut seen = HashSet::new();
     for proto in protos {
         let name = proto.name().to_string();
         let place = || format!("attribute {}", quoted(&name));
-        if attrs.get(&name).is_some() {
+        if !seen.insert(name.clone()) {
             return Err(Error::invalid("attribute", "the same name twice", "unique names").at(place()));
         }
         attrs.push(one(proto, nesting).at(place)?);

@@ -464,7 +464,7 @@ fn connect(wired: Vec<Wiring>, graph: &mut Graph, resolver: &mut Resolver<'_>) -
         let captured = captures.iter().enumerate().map(|(i, name)| (Slot::Capture(i as u32), name));
         for (slot, name) in slots.chain(captured) {
             let value = resolver.resolve(graph, name).map_err(|e| e.at(graph.place(id)))?;
-            graph.connect(value, id, slot);
+            graph.connect_new(value, id, slot);
         }
     }
     Ok(())

@@ -38,7 +38,6 @@ pub use write::{SaveOptions, Saved, save, to_bytes};
 
 /// How [`load`] reads.
 #[derive(Debug, Clone, Default)]
-#[non_exhaustive]
 pub struct LoadOptions {
     /// Read external data through symbolic links and hard links. Off by default, because a link in a folder from
     /// elsewhere can point at any file; package caches that link their files need it.

@@ -36,9 +36,9 @@ const TENSOR_RAW_DATA: u32 = 9;
 
 /// How [`save`] writes.
 #[derive(Debug, Clone, Default)]
-#[non_exhaustive]
 pub struct SaveOptions {
-    /// Put initializers of 1 KiB and more into `NAME.data` beside the model. Beyond 2 GiB that happens anyway.
+    /// Put tensors of 1 KiB and more (initializers and attributes, in subgraphs too) into `NAME.data` beside the model.
+    /// Beyond 2 GiB that happens anyway.
     pub external_data: bool,
     /// The file that the model was read from: neither it nor its external data is replaced.
     pub input: Option<PathBuf>,
@@ -55,14 +55,6 @@ pub struct Saved {
     pub data: Option<(PathBuf, u64)>,
 }
 
-/// Which tensors go to the data file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    None,
-    Initializers,
-    AttributesToo,
-}
-
 /// Writes a model to a file, which is replaced only once the new one is complete.
 ///
 /// Errors if the target is the input (unless asked for), a folder or a special file, if the system cannot write,
@@ -76,24 +68,21 @@ fn save_at_most(model: &Model, path: &Path, options: &SaveOptions, limit_bytes: 
     refuse_input(model, path, &data_path, options)?;
     let location = data_path.file_name().and_then(|name| name.to_str()).map(str::to_string);
     let head = Head::of(model)?;
-    let mut level = if options.external_data { Level::Initializers } else { Level::None };
+    let mut external = options.external_data;
     let (graph_len, total, has_data) = loop {
         let mut count = Out { written: 0, file: None };
-        let mut data = DataFile::new(level, &location, None);
+        let mut data = DataFile::new(external, &location, None);
         write_graph(&model.graph, &mut count, &mut data)?;
         let total = head.len().saturating_add(framed(MODEL_GRAPH, count.written));
         if total <= limit_bytes {
             break (count.written, total, data.next > 0);
         }
-        level = match level {
-            Level::None => Level::Initializers,
-            Level::Initializers => Level::AttributesToo,
-            Level::AttributesToo => {
-                let got = format!("{total} bytes without tensors of {EXTERNAL_FROM_BYTES} bytes and more");
-                let wanted = format!("{limit_bytes} or less");
-                return Err(Error::mismatch(ErrorKind::Unsupported, "the model file", got, wanted));
-            }
-        };
+        if external {
+            let got = format!("{total} bytes without tensors of {EXTERNAL_FROM_BYTES} bytes and more");
+            let wanted = format!("{limit_bytes} or less");
+            return Err(Error::mismatch(ErrorKind::Unsupported, "the model file", got, wanted));
+        }
+        external = true;
     };
     if has_data && location.is_none() {
         let message = "the file name of external data: got one that is not UTF-8, wanted UTF-8";
@@ -101,7 +90,7 @@ fn save_at_most(model: &Model, path: &Path, options: &SaveOptions, limit_bytes: 
     }
     let mut file = Staged::create(path)?;
     let staged_data = if has_data { Some(Staged::create(&data_path)?) } else { None };
-    let mut data = DataFile::new(level, &location, staged_data);
+    let mut data = DataFile::new(external, &location, staged_data);
     let mut out = Out { written: 0, file: Some(&mut file) };
     head.write(&mut out)?;
     out.field(MODEL_GRAPH, graph_len)?;
@@ -255,7 +244,7 @@ fn write_graph(graph: &Graph, out: &mut Out<'_>, data: &mut DataFile) -> Result<
         data.move_out_of_node(&mut node)?;
         out.message(GRAPH_NODE, &node)?;
     }
-    let raw_from_bytes = (data.level != Level::None).then_some(EXTERNAL_FROM_BYTES);
+    let raw_from_bytes = data.external.then_some(EXTERNAL_FROM_BYTES);
     for id in export::initializers(graph) {
         let mut tensor = export::initializer(graph, id, raw_from_bytes);
         data.move_out(&mut tensor)?;
@@ -266,7 +255,8 @@ fn write_graph(graph: &Graph, out: &mut Out<'_>, data: &mut DataFile) -> Result<
 
 /// The file of external data, or its plan while only bytes are counted.
 struct DataFile {
-    level: Level,
+    /// Whether tensors go there at all.
+    external: bool,
     location: String,
     next: u64,
     /// Offsets of what is there, by address and length: weights that are shared in memory are shared on disk.
@@ -275,14 +265,14 @@ struct DataFile {
 }
 
 impl DataFile {
-    fn new(level: Level, location: &Option<String>, file: Option<Staged>) -> Self {
+    fn new(external: bool, location: &Option<String>, file: Option<Staged>) -> Self {
         let location = location.clone().unwrap_or_default();
-        DataFile { level, location, next: 0, placed: HashMap::new(), file }
+        DataFile { external, location, next: 0, placed: HashMap::new(), file }
     }
 
     /// Moves a tensor's raw data to the data file if it is large.
     fn move_out(&mut self, tensor: &mut TensorProto) -> Result<()> {
-        if self.level == Level::None {
+        if !self.external {
             return Ok(());
         }
         let large = tensor.raw_data.take_if(|raw| raw.len() >= EXTERNAL_FROM_BYTES);
@@ -314,14 +304,12 @@ impl DataFile {
     }
 
     fn move_out_of_node(&mut self, node: &mut NodeProto) -> Result<()> {
-        if self.level == Level::None {
+        if !self.external {
             return Ok(());
         }
         for attribute in &mut node.attribute {
-            if self.level == Level::AttributesToo {
-                for tensor in attribute.t.iter_mut().chain(&mut attribute.tensors) {
-                    self.move_out(tensor)?;
-                }
+            for tensor in attribute.t.iter_mut().chain(&mut attribute.tensors) {
+                self.move_out(tensor)?;
             }
             for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
                 self.move_out_of_graph(graph)?;
@@ -364,10 +352,10 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_limit_weights_move_out_in_two_steps() {
+    fn beyond_the_limit_weights_move_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.onnx");
-        for (limit, data_bytes) in [(20_000, None), (10_000, Some(4000)), (2000, Some(12_000))] {
+        for (limit, data_bytes) in [(20_000, None), (2000, Some(12_000))] {
             let saved = save_at_most(&model(), &path, &SaveOptions::default(), limit).unwrap();
             assert_eq!(saved.data.map(|(_, bytes)| bytes), data_bytes, "limit {limit}");
             assert!(saved.model_bytes <= limit);

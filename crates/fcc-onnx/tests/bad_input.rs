@@ -275,8 +275,7 @@ fn fields_that_would_be_lost_are_refused() {
     std::fs::write(&path, bytes).unwrap();
     let error = load(&path, &LoadOptions::default()).unwrap_err().to_string();
     assert!(error.contains("m.onnx: field 99 at byte "), "{error}");
-    let mut options = LoadOptions::default();
-    options.drop_unknown_fields = true;
+    let options = LoadOptions { drop_unknown_fields: true, ..Default::default() };
     load(&path, &options).unwrap();
 }
 
@@ -334,6 +333,23 @@ fn damaged_models_never_panic() {
         accepted > 100,
         "only {accepted} damaged models were accepted: does the test still damage gently?"
     );
+}
+
+#[test]
+fn wide_nodes_are_read_in_linear_time() {
+    let wide = 300_000;
+    let mut model = good();
+    let mut node = node("Wide", &[], &[]);
+    node.domain = s("d");
+    node.input = vec!["x".into(); wide];
+    node.output = (0..wide).map(|i| format!("o{i}")).collect();
+    model.graph.as_mut().unwrap().node.push(node);
+    let bytes = model.encode_to_vec();
+    let start = std::time::Instant::now();
+    let model = load_bytes(bytes.clone()).unwrap();
+    assert_eq!(fcc_onnx::to_bytes(&model).unwrap(), bytes);
+    // the square of the width would be minutes
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
 /// Random bytes that begin like a model.

@@ -27,11 +27,12 @@ fn inline(tensor: &mut TensorProto) {
     tensor.data_location = None;
 }
 
-fn for_each_initializer(graph: &mut GraphProto, f: &mut impl FnMut(&mut TensorProto)) {
+fn for_each_tensor(graph: &mut GraphProto, f: &mut impl FnMut(&mut TensorProto)) {
     graph.initializer.iter_mut().for_each(&mut *f);
     for node in &mut graph.node {
         for attribute in &mut node.attribute {
-            attribute.g.iter_mut().chain(&mut attribute.graphs).for_each(|g| for_each_initializer(g, f));
+            attribute.t.iter_mut().chain(&mut attribute.tensors).for_each(&mut *f);
+            attribute.g.iter_mut().chain(&mut attribute.graphs).for_each(|g| for_each_tensor(g, f));
         }
     }
 }
@@ -74,15 +75,14 @@ fn check(path: &Path, out: &Path) -> Result<(), String> {
     if written.encode_to_vec() != bytes {
         return Err("save and to_bytes differ".into());
     }
-    let mut options = SaveOptions::default();
-    options.external_data = true;
+    let options = SaveOptions { external_data: true, ..Default::default() };
     save(&model, out, &options).map_err(|e| e.to_string())?;
     let again = load(out, &LoadOptions::default()).map_err(|e| e.to_string())?;
     let (mut a, mut b) =
         (ModelProto::decode(&*bytes).unwrap(), ModelProto::decode(&*to_bytes(&again).unwrap()).unwrap());
     let mut large = 0;
     for m in [&mut a, &mut b] {
-        for_each_initializer(m.graph.as_mut().unwrap(), &mut |t| {
+        for_each_tensor(m.graph.as_mut().unwrap(), &mut |t| {
             inline(t);
             // typed fields move to raw data when they move to another file
             if let Some(raw) = &t.raw_data {

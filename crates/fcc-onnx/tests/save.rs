@@ -16,9 +16,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 fn external() -> SaveOptions {
-    let mut options = SaveOptions::default();
-    options.external_data = true;
-    options
+    SaveOptions { external_data: true, ..Default::default() }
 }
 
 fn node<'a>(op_type: &'a str, inputs: &[ValueId], output: &str) -> NewNode<'a> {
@@ -87,8 +85,7 @@ fn the_input_is_not_replaced_unless_asked() {
     let path = dir.path().join("m.onnx");
     save(&model(), &path, &external()).unwrap();
     let read = load(&path, &LoadOptions::default()).unwrap();
-    let mut options = external();
-    options.input = Some(path.clone());
+    let mut options = SaveOptions { input: Some(path.clone()), ..external() };
     let refused = save(&read, &dir.path().join("./m.onnx"), &options).unwrap_err().to_string();
     assert!(refused.contains("got a file that the model is read from"), "{refused}");
     // another model file whose data file would be the input's
