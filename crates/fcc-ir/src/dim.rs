@@ -63,6 +63,14 @@ impl DimExpr {
             _ => None,
         }
     }
+    /// Whether the value is at least 0 for every extent that the symbols may have.
+    pub fn is_nonnegative(&self) -> bool {
+        let factor = |f: &Factor| match f {
+            Factor::Symbol(_) => true,
+            Factor::FloorDiv(a, b) => a.is_nonnegative() && b.is_nonnegative(),
+        };
+        self.0.iter().all(|(factors, c)| *c >= 0 && factors.iter().all(factor))
+    }
     fn checked_add(&self, other: &Self) -> Option<Self> {
         let mut sum = (*self.0).clone();
         for (factors, c) in other.0.iter() {
@@ -179,6 +187,14 @@ impl Dim {
         match self {
             Dim::Known(n) => Some(*n),
             Dim::Sym(_) | Dim::Unknown => None,
+        }
+    }
+    /// Whether it is certainly at least 0: differences of symbols are not.
+    pub fn is_nonnegative(&self) -> bool {
+        match self {
+            Dim::Known(_) => true,
+            Dim::Sym(e) => e.is_nonnegative(),
+            Dim::Unknown => false,
         }
     }
     /// Whether both are certainly the same extent.

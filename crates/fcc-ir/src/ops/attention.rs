@@ -140,7 +140,7 @@ impl AttentionProblem {
     pub fn new(node: &OpNode, q: &[usize], k: &[usize], v: &[usize], past: Option<&[usize]>) -> Result<Self> {
         let params = params(node)?;
         let (qh, kvh) = (params.heads.map(|h| h.0), params.heads.map(|h| h.1));
-        let divide = |hidden: &usize, h: usize| (hidden % h == 0).then(|| hidden / h);
+        let divide = |hidden: &usize, h: usize| hidden.is_multiple_of(h).then(|| hidden / h);
         let [batch, q_heads, q_len, head_size] = unpacked("Q", q, qh, divide, |h| h)?;
         let [kb, kv_heads, k_len, k_size] = unpacked("K", k, kvh, divide, |h| h)?;
         let [vb, v_heads, v_len, v_head_size] = unpacked("V", v, kvh, divide, |h| h)?;
@@ -417,4 +417,26 @@ fn infer_shapes(cx: &InferCtx<'_>, p: &AttentionParams) -> Result<Option<[Vec<Di
     };
     let cache = |size: Dim| vec![b.clone(), kv_heads.clone(), total.clone(), size];
     Ok(Some([y, cache(size), cache(v_size), vec![b.clone(), heads, len, total.clone()]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval1;
+
+    #[test]
+    fn causal_queries_see_no_later_key_and_hidden_rows_are_zero() {
+        let t = |shape: &[usize], v: &[f32]| Some(Tensor::new(shape, v.to_vec()).unwrap());
+        let q = t(&[1, 1, 2, 1], &[0.0, 0.0]);
+        let v = t(&[1, 1, 2, 1], &[2.0, 4.0]);
+        let run = |attrs: Attrs, mask: Option<Tensor>| {
+            let y = eval1("Attention", 24, attrs, &[q.clone(), q.clone(), v.clone(), mask]).unwrap();
+            y.as_slice::<f32>().unwrap().to_vec()
+        };
+        assert_eq!(run(Attrs::new(), None), [3.0, 3.0]);
+        assert_eq!(run(Attrs::new().with("is_causal", 1i64), None), [2.0, 3.0]);
+        let mask = Tensor::from_bools([2, 2], [false, false, false, true]).unwrap();
+        assert_eq!(run(Attrs::new(), Some(mask)), [0.0, 4.0]);
+    }
 }

@@ -115,3 +115,36 @@ impl Operator for BatchNormalization {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval;
+
+    fn run(version: i64, attrs: Attrs, features: usize, n: usize) -> Vec<Vec<f32>> {
+        let x = Tensor::new([2, 1, 2], vec![1f32, 2.0, 3.0, 6.0]).unwrap();
+        let per_feature = |v: f32| Some(Tensor::new([features], vec![v; features]).unwrap());
+        let inputs = [Some(x), per_feature(2.0), per_feature(1.0), per_feature(1.0), per_feature(4.0)];
+        let outputs = eval("BatchNormalization", version, attrs.with("epsilon", 0f32), &inputs, n).unwrap();
+        outputs.iter().map(|o| o.as_tensor().unwrap().as_slice::<f32>().unwrap().to_vec()).collect()
+    }
+
+    #[test]
+    fn statistics_come_from_the_inputs_unless_training() {
+        assert_eq!(run(15, Attrs::new(), 1, 1), [[1.0, 2.0, 3.0, 6.0]]);
+        assert_eq!(run(7, Attrs::new().with("spatial", 0i64), 2, 1), [[1.0, 2.0, 3.0, 6.0]]);
+    }
+
+    #[test]
+    fn training_gives_running_statistics() {
+        // mean 3, variance 3.5; momentum 0.9
+        for (version, n) in [(15, 3), (9, 5)] {
+            let attrs = Attrs::new().with("training_mode", 1i64);
+            let outputs = run(version, attrs, 1, n);
+            assert_eq!(outputs.len(), n);
+            assert!((outputs[0][0] - (1.0 + 2.0 * -2.0 / 3.5f32.sqrt())).abs() < 1e-6);
+            assert!((outputs[1][0] - 1.2).abs() < 1e-6 && (outputs[2][0] - 3.95).abs() < 1e-6);
+        }
+    }
+}

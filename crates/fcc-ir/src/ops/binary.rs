@@ -167,54 +167,20 @@ impl Binary {
             Kind::Add => Dim::add,
             Kind::Sub => Dim::sub,
             Kind::Mul => Dim::mul,
-            Kind::Div => Dim::floor_div,
+            // the operator truncates, which is rounding down only of what is not negative
+            Kind::Div => |a, b| if a.is_nonnegative() { a.floor_div(b) } else { Dim::Unknown },
             _ => return None,
         };
-        if let (Kind::Add, Some(a), Some(b)) = (self.kind, cx.dims(0), negative(cx, 1)) {
-            return zip_dims(&a, &b, |d, v| d.offset(*v));
-        }
-        zip_dims(&cx.dims(0)?, &cx.dims(1)?, |a, b| f(a, b))
+        zip_dims(&cx.dims(0)?, &cx.dims(1)?, f)
     }
 }
 
-/// A negative constant of one element, for `shape + (-1)`.
-fn negative(cx: &InferCtx<'_>, i: usize) -> Option<Signed> {
-    let t = cx.value(i).filter(|t| t.rank() <= 1)?;
-    let elems = t.to_i64s().ok()?;
-    elems.iter().any(|v| *v < 0).then_some(Signed { scalar: t.rank() == 0, elems })
-}
-
-struct Signed {
-    scalar: bool,
-    elems: Vec<i64>,
-}
-trait Elems {
-    type E;
-    fn parts(&self) -> (bool, &[Self::E]);
-}
-impl Elems for Signed {
-    type E = i64;
-    fn parts(&self) -> (bool, &[i64]) {
-        (self.scalar, &self.elems)
-    }
-}
-impl Elems for DimTensor {
-    type E = Dim;
-    fn parts(&self) -> (bool, &[Dim]) {
-        (self.scalar, &self.elems)
-    }
-}
-
-fn zip_dims<B: Elems>(a: &DimTensor, b: &B, f: impl Fn(&Dim, &B::E) -> Dim) -> Option<DimTensor> {
-    let (b_scalar, b) = b.parts();
-    let n = if a.elems.len() == 1 { b.len() } else { a.elems.len() };
-    let fits = |len: usize| len == n || len == 1;
-    if !fits(a.elems.len()) || !fits(b.len()) {
-        return None;
-    }
-    let at = |i: usize, len: usize| if len == 1 { 0 } else { i };
-    let elems = (0..n).map(|i| f(&a.elems[at(i, a.elems.len())], &b[at(i, b.len())])).collect();
-    Some(DimTensor { scalar: a.scalar && b_scalar, elems })
+/// `f` of the elements of two scalars or vectors, broadcast.
+pub(crate) fn zip_dims(a: &DimTensor, b: &DimTensor, f: impl Fn(&Dim, &Dim) -> Dim) -> Option<DimTensor> {
+    let n = if a.elems.len() == 1 { b.elems.len() } else { a.elems.len() };
+    let at = |d: &DimTensor, i: usize| d.elems.get(if d.elems.len() == 1 { 0 } else { i }).cloned();
+    let elems = (0..n).map(|i| Some(f(&at(a, i)?, &at(b, i)?))).collect::<Option<Vec<_>>>()?;
+    Some(DimTensor { scalar: a.scalar && b.scalar, elems })
 }
 
 /// Slope of `PRelu` shaped for broadcasting: before opset 7 one slope for each channel of `[N, C, …]`.
@@ -237,11 +203,11 @@ impl Operator for Binary {
         if self.kind == Kind::PRelu {
             return Ok(vec![cx.ty(0)?.clone().into()]);
         }
-        let mut fact = Fact::from(broadcast::infer(cx, [0, 1], dtype)?);
-        if matches!(dtype, DType::I64 | DType::I32) {
-            fact.dims = self.dims(cx);
-        }
-        Ok(vec![fact])
+        let ty = broadcast::infer(cx, [0, 1], dtype)?;
+        Ok(vec![match self.dims(cx) {
+            Some(dims) if matches!(dtype, DType::I64 | DType::I32) => Fact::of_dims(dtype, dims),
+            _ => ty.into(),
+        }])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let (a, b, p) = (cx.tensor(0)?, cx.tensor(1)?, params(cx.node)?);
@@ -333,3 +299,66 @@ macro_rules! power_ints { ($($t:ty)*) => { $(
     }
 )* } }
 power_ints! { u8 i8 u16 i16 u32 i32 u64 i64 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ValueType;
+    use crate::attr::Attrs;
+    use crate::ops::testing::{eval1, infer};
+
+    fn t(shape: &[usize], v: &[f32]) -> Option<Tensor> {
+        Some(Tensor::new(shape, v.to_vec()).unwrap())
+    }
+    fn ints(v: &[i64]) -> Option<Tensor> {
+        Some(Tensor::from_i64s(v))
+    }
+
+    #[test]
+    fn before_opset_7_the_second_input_lies_along_an_axis() {
+        let attrs = Attrs::new().with("broadcast", 1i64).with("axis", 0i64);
+        let (a, b) = (t(&[2, 3], &[0.0; 6]), t(&[2], &[1.0, 2.0]));
+        let y = eval1("Add", 6, attrs, &[a.clone(), b.clone()]).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap()[..], [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+        assert!(eval1("Add", 14, Attrs::new(), &[a, b]).is_err(), "numpy broadcasting aligns the last axes");
+    }
+
+    #[test]
+    fn integers_truncate_wrap_and_refuse_zero() {
+        let y = eval1("Div", 14, Attrs::new(), &[ints(&[-7, 7, i64::MIN]), ints(&[2, -2, -1])]).unwrap();
+        assert_eq!(y.to_i64s().unwrap(), [-3, -3, i64::MIN]);
+        let y = eval1("Mod", 13, Attrs::new(), &[ints(&[-7, 7]), ints(&[2, -2])]).unwrap();
+        assert_eq!(y.to_i64s().unwrap(), [1, -1], "the divisor's sign");
+        let y = eval1("Mod", 13, Attrs::new().with("fmod", 1i64), &[ints(&[-7, 7]), ints(&[2, -2])]).unwrap();
+        assert_eq!(y.to_i64s().unwrap(), [-1, 1], "the dividend's sign");
+        for op in ["Div", "Mod"] {
+            let error = eval1(op, 14, Attrs::new(), &[ints(&[1]), ints(&[0])]).unwrap_err();
+            assert_eq!(error.to_string(), "integer divisor: got 0, wanted anything else");
+        }
+    }
+
+    #[test]
+    fn shape_arithmetic_keeps_symbols() {
+        let n = Dim::symbol("N");
+        let shape = Fact {
+            ty: ValueType::tensor(DType::I64, [2usize]),
+            dims: Some(DimTensor { scalar: false, elems: vec![n.clone(), Dim::Known(6)] }),
+            value: None,
+        };
+        let scalar = |v: i64| Some(Fact::constant(Tensor::scalar(v)));
+        let dims = |op: &str, b| {
+            infer(op, 14, Attrs::new(), &[Some(shape.clone()), b], 1).unwrap().remove(0).dims.unwrap().elems
+        };
+        assert_eq!(dims("Mul", scalar(2)), [n.mul(&Dim::Known(2)), Dim::Known(12)]);
+        assert_eq!(dims("Add", scalar(-1)), [n.offset(-1), Dim::Known(5)]);
+        assert_eq!(dims("Sub", scalar(1)), [n.offset(-1), Dim::Known(5)]);
+        assert_eq!(dims("Div", scalar(2)), [n.floor_div(&Dim::Known(2)), Dim::Known(3)]);
+    }
+
+    #[test]
+    fn a_slope_for_each_channel_before_opset_7() {
+        let (x, slope) = (t(&[1, 2, 2], &[-1.0, 1.0, -1.0, -2.0]), t(&[2], &[0.5, 0.25]));
+        let y = eval1("PRelu", 6, Attrs::new(), &[x, slope]).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap()[..], [-0.5, 1.0, -0.25, -0.5]);
+    }
+}

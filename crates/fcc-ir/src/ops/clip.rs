@@ -58,3 +58,27 @@ impl Operator for Clip {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval1;
+
+    #[test]
+    fn bounds_are_attributes_or_inputs() {
+        let x = Some(Tensor::new([4], vec![-2f32, 0.5, 7.0, f32::NAN]).unwrap());
+        let clipped = |y: Tensor| y.as_slice::<f32>().unwrap().to_vec();
+        let old =
+            eval1("Clip", 6, Attrs::new().with("min", 0f32).with("max", 6f32), std::slice::from_ref(&x))
+                .unwrap();
+        let scalars = [Some(Tensor::scalar(0f32)), Some(Tensor::scalar(6f32))];
+        let new =
+            eval1("Clip", 13, Attrs::new(), &[x.clone(), scalars[0].clone(), scalars[1].clone()]).unwrap();
+        assert_eq!(clipped(old.clone())[..3], [0.0, 0.5, 6.0]);
+        assert!(clipped(old.clone())[3].is_nan());
+        assert_eq!(old, new);
+        let crossed = eval1("Clip", 13, Attrs::new(), &[x, scalars[1].clone(), scalars[0].clone()]).unwrap();
+        assert_eq!(clipped(crossed)[..3], [0.0; 3], "the maximum wins");
+    }
+}

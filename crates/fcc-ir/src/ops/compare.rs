@@ -1,8 +1,8 @@
 //! `Equal`, `Greater`, `GreaterOrEqual`, `Less`, `LessOrEqual`: two inputs to truth values.
-use crate::op::{DimTensor, EvalCtx, Fact, InferCtx, Operator, Schema};
+use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::broadcast;
 use crate::ops::numeric::{Num, with_num};
-use crate::{DType, Dim, Error, Result, Tensor, Value};
+use crate::{DType, Error, Result, Tensor, Value};
 use std::cmp::Ordering;
 
 /// A comparison of two inputs.
@@ -26,35 +26,23 @@ pub static LESS: Compare = Compare { name: "Less", since: &[1, 7, 9, 13], holds:
 pub static LESS_OR_EQUAL: Compare = Compare { name: "LessOrEqual", since: &[12, 16], holds: Ordering::is_le };
 
 impl Compare {
-    /// The answer where it is the same in every run although an extent is symbolic: an extent is never negative,
-    /// and is equal to itself.
+    /// The answer where it is the same in every run although an extent is symbolic: equal expressions are equal, and
+    /// what is not negative is greater than what is.
     fn decided(&self, cx: &InferCtx<'_>) -> Option<Tensor> {
-        if let (Some(a), Some(b)) = (cx.dims(0), cx.dims(1)) {
-            return self.zip(&a, &b.elems, b.scalar, |a, b| match (a, b) {
-                (Dim::Known(a), Dim::Known(b)) => Some(a.cmp(b)),
-                (a, b) if a.same(b) => Some(Ordering::Equal),
-                _ => None,
-            });
-        }
-        let (a, b) = (cx.dims(0)?, cx.value(1).filter(|t| t.rank() <= 1)?);
-        let negative = |_: &Dim, b: &i64| (*b < 0).then_some(Ordering::Greater);
-        self.zip(&a, &b.to_i64s().ok()?, b.rank() == 0, |a, b| match a {
-            Dim::Known(n) => i64::try_from(*n).ok().map(|n| n.cmp(b)),
-            _ => negative(a, b),
-        })
-    }
-    fn zip<B>(
-        &self,
-        a: &DimTensor,
-        b: &[B],
-        b_scalar: bool,
-        order: impl Fn(&Dim, &B) -> Option<Ordering>,
-    ) -> Option<Tensor> {
-        let n = if a.elems.len() == 1 { b.len() } else { a.elems.len() };
-        let at = |i: usize, len: usize| if len == 1 { 0 } else { i };
-        let answers = (0..n).map(|i| order(a.elems.get(at(i, a.elems.len()))?, b.get(at(i, b.len()))?));
-        let answers: Option<Vec<bool>> = answers.map(|o| o.map(self.holds)).collect();
-        let shape = if a.scalar && b_scalar { vec![] } else { vec![n] };
+        let (a, b) = (cx.dims(0)?, cx.dims(1)?);
+        let n = if a.elems.len() == 1 { b.elems.len() } else { a.elems.len() };
+        let order = |i: usize| -> Option<Ordering> {
+            let (i, k) = (if a.elems.len() == 1 { 0 } else { i }, if b.elems.len() == 1 { 0 } else { i });
+            let (x, y) = (a.elems.get(i)?, b.elems.get(k)?);
+            match (a.int(i), b.int(k)) {
+                (Some(x), Some(y)) => Some(x.cmp(&y)),
+                (None, Some(y)) if y < 0 && x.is_nonnegative() => Some(Ordering::Greater),
+                (Some(x), None) if x < 0 && y.is_nonnegative() => Some(Ordering::Less),
+                _ => x.same(y).then_some(Ordering::Equal),
+            }
+        };
+        let answers: Option<Vec<bool>> = (0..n).map(|i| order(i).map(self.holds)).collect();
+        let shape = if a.scalar && b.scalar { vec![] } else { vec![n] };
         Tensor::from_bools(shape, answers?).ok()
     }
 }
@@ -92,5 +80,35 @@ impl Operator for Compare {
             }),
         };
         Ok(vec![Tensor::from_bools(out, y)?.into()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Attrs;
+    use crate::op::DimTensor;
+    use crate::ops::testing::infer;
+    use crate::{Dim, ValueType};
+
+    #[test]
+    fn an_extent_never_equals_minus_one() {
+        let shape = Fact {
+            ty: ValueType::tensor(DType::I64, [2usize]),
+            dims: Some(DimTensor { scalar: false, elems: vec![Dim::symbol("N"), Dim::Known(3)] }),
+            value: None,
+        };
+        let equal = |b: &[i64]| {
+            let b = Fact::constant(Tensor::from_i64s(b));
+            infer("Equal", 19, Attrs::new(), &[Some(shape.clone()), Some(b)], 1).unwrap().remove(0).value
+        };
+        assert_eq!(equal(&[-1, -1]).unwrap().as_bools().unwrap(), [false, false]);
+        assert_eq!(equal(&[-1, 3]).unwrap().as_bools().unwrap(), [false, true]);
+        assert_eq!(equal(&[4, 3]), None, "N may be 4");
+        let difference =
+            Fact::of_dims(DType::I64, DimTensor { scalar: true, elems: vec![Dim::symbol("N").offset(-5)] });
+        let minus_one = Fact::constant(Tensor::scalar(-1i64));
+        let facts = infer("Equal", 19, Attrs::new(), &[Some(difference), Some(minus_one)], 1).unwrap();
+        assert_eq!(facts[0].value, None, "N may be 4");
     }
 }

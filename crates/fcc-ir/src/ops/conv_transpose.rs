@@ -226,3 +226,43 @@ impl Operator for ConvTranspose {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Attrs;
+    use crate::ops::testing::{eval1, infer};
+    use crate::{DType, ValueType};
+
+    #[test]
+    fn extents_follow_stride_padding_and_wishes() {
+        let extent = |attrs: Attrs| {
+            let t = |shape: &[usize]| Some(Tensor::new(shape, vec![1f32; shape.iter().product()]).unwrap());
+            let y = eval1("ConvTranspose", 11, attrs.clone(), &[t(&[1, 1, 2]), t(&[1, 1, 3])])
+                .unwrap()
+                .shape()[2];
+            let x = ValueType::tensor(DType::F32, [Dim::Known(1), Dim::Known(1), Dim::symbol("L")]);
+            let w = ValueType::tensor(DType::F32, [1usize, 1, 3]);
+            let fact =
+                infer("ConvTranspose", 11, attrs, &[Some(x.into()), Some(w.into())], 1).unwrap().remove(0);
+            let symbolic = fact.ty.as_tensor().unwrap().shape.as_ref().unwrap()[2].clone();
+            assert_eq!(symbolic.bind(&[("L".to_string(), 2)].into()), Dim::Known(y));
+            y
+        };
+        let stride = |s: i64| Attrs::new().with("strides", vec![s]);
+        assert_eq!(extent(stride(1)), 4);
+        assert_eq!(extent(stride(2)), 5);
+        assert_eq!(extent(stride(2).with("pads", vec![1i64, 1])), 3);
+        assert_eq!(extent(stride(2).with("output_padding", vec![1i64])), 6);
+        assert_eq!(extent(stride(2).with("auto_pad", "SAME_UPPER")), 4);
+        assert_eq!(extent(stride(2).with("output_shape", vec![8i64])), 8);
+    }
+
+    #[test]
+    fn kernels_overlap() {
+        let t = |shape: &[usize], v: &[f32]| Some(Tensor::new(shape, v.to_vec()).unwrap());
+        let inputs = [t(&[1, 1, 2], &[1.0, 2.0]), t(&[1, 1, 2], &[10.0, 1.0]), t(&[1], &[0.5])];
+        let y = eval1("ConvTranspose", 11, Attrs::new(), &inputs).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap()[..], [10.5, 21.5, 2.5]);
+    }
+}

@@ -198,3 +198,26 @@ fn walk(space: &[usize], steps: &[Vec<usize>], mut f: impl FnMut(&[usize])) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval1;
+
+    #[test]
+    fn labels_sum_stretch_and_walk_diagonals() {
+        let t = |shape: &[usize], v: &[f32]| Some(Tensor::new(shape, v.to_vec()).unwrap());
+        let m = t(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let run = |equation: &str, inputs: &[Option<Tensor>]| {
+            let y = eval1("Einsum", 12, Attrs::new().with("equation", equation), inputs)?;
+            Ok::<_, crate::Error>((y.shape().to_vec(), y.as_slice::<f32>()?.to_vec()))
+        };
+        assert_eq!(run("ii", &[m.clone()]).unwrap(), (vec![], vec![5.0]));
+        assert_eq!(run("ij->ji", &[m.clone()]).unwrap().1, [1.0, 3.0, 2.0, 4.0]);
+        assert_eq!(run("...j, j", &[m.clone(), t(&[2], &[1.0, 10.0])]).unwrap(), (vec![2], vec![21.0, 43.0]));
+        for bad in ["ij,jk", "ijk", "ij->ik", "i1->i", "ij->ii"] {
+            assert!(run(bad, &[m.clone()]).is_err(), "{bad}");
+        }
+    }
+}

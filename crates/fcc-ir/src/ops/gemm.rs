@@ -108,3 +108,23 @@ macro_rules! scaled { ($($t:ty)*) => { $(
     impl Scaled for $t { fn scaled(self, by: f32) -> Self { Self::from_f64(self.to_f64() * f64::from(by)) } }
 )* } }
 scaled! { f64 u8 i8 u16 i16 u32 i32 u64 i64 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval1;
+
+    #[test]
+    fn operands_may_be_transposed_and_scaled() {
+        let t = |shape: &[usize], v: &[f32]| Some(Tensor::new(shape, v.to_vec()).unwrap());
+        let attrs =
+            Attrs::new().with("transA", 1i64).with("transB", 1i64).with("alpha", 2f32).with("beta", 0.5f32);
+        // A' = [[1, 3], [2, 4]], B' = [[1], [10]]
+        let inputs = [t(&[2, 2], &[1.0, 2.0, 3.0, 4.0]), t(&[1, 2], &[1.0, 10.0]), t(&[1], &[8.0])];
+        let y = eval1("Gemm", 13, attrs.clone(), &inputs).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap()[..], [66.0, 88.0]);
+        let wide = [inputs[0].clone(), inputs[1].clone(), t(&[3], &[0.0; 3])];
+        assert!(eval1("Gemm", 13, attrs, &wide).is_err(), "C must fit the product");
+    }
+}

@@ -150,10 +150,29 @@ impl Operator for RmsNormalization {
             for row in data.chunks_mut(len.max(1)) {
                 let squares = row.iter().fold(T::ZERO, |s, v| s + *v * *v);
                 let rms = (squares / T::from_f64(row.len() as f64) + T::of(p.epsilon)).sqrt();
-                row.iter_mut().for_each(|v| *v = *v / rms);
+                row.iter_mut().for_each(|v| *v /= rms);
             }
             let y = second_stage(data, x.dtype(), x.shape(), scale.dtype(), scale, None)?;
             Ok(vec![y.into()])
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval;
+
+    #[test]
+    fn statistics_keep_the_outer_axes() {
+        let x = Tensor::new([2, 2], vec![1f32, 3.0, 5.0, 9.0]).unwrap();
+        let scale = Tensor::new([2], vec![1f32, 10.0]).unwrap();
+        let attrs = Attrs::new().with("epsilon", 0f32);
+        let outputs = eval("LayerNormalization", 17, attrs, &[Some(x), Some(scale), None], 3).unwrap();
+        let values: Vec<_> =
+            outputs.iter().map(|o| o.as_tensor().unwrap().as_slice::<f32>().unwrap().to_vec()).collect();
+        assert_eq!(values, [vec![-1.0, 10.0, -1.0, 10.0], vec![2.0, 7.0], vec![1.0, 0.5]]);
+        assert_eq!(outputs[1].as_tensor().unwrap().shape(), [2, 1]);
     }
 }

@@ -141,3 +141,27 @@ impl Operator for MatMul {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_lose_their_axis() {
+        let out = |a: &[usize], b: &[usize]| MatMulProblem::new(a, b).map(|p| p.out);
+        assert_eq!(out(&[3], &[3]).unwrap(), [0usize; 0]);
+        assert_eq!(out(&[3], &[5, 3, 4]).unwrap(), [5, 4]);
+        assert_eq!(out(&[5, 2, 3], &[3]).unwrap(), [5, 2]);
+        assert_eq!(out(&[6, 1, 2, 3], &[5, 3, 4]).unwrap(), [6, 5, 2, 4]);
+        assert!(out(&[2, 3], &[2, 3]).is_err() && out(&[], &[2]).is_err());
+    }
+
+    #[test]
+    fn broadcast_batches_share_matrices() {
+        let p = MatMulProblem::new(&[2, 1, 2], &[2, 2]).unwrap();
+        assert_eq!(
+            eval(&p, &[1.0, 2.0, 3.0, 4.0], &[1.0, 10.0, 100.0, 1000.0f32]),
+            [201.0, 2010.0, 403.0, 4030.0]
+        );
+    }
+}

@@ -55,6 +55,8 @@ pub(crate) trait Real:
     + std::ops::Div<Output = Self>
     + std::ops::Neg<Output = Self>
     + std::ops::AddAssign
+    + std::ops::MulAssign
+    + std::ops::DivAssign
 {
     /// A small constant or an attribute.
     fn of(v: f32) -> Self;

@@ -110,7 +110,7 @@ impl Step<'_> {
 fn tensors(kind: Kind, n_inputs: usize) -> Result<usize> {
     let each = 2 + kind.states();
     let given = n_inputs.saturating_sub(2);
-    if given == 0 || given % each != 0 {
+    if given == 0 || !given.is_multiple_of(each) {
         return Err(Error::mismatch("number of inputs", n_inputs, format!("2 and a multiple of {each}")));
     }
     Ok(given / each)

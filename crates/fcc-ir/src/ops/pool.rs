@@ -275,3 +275,59 @@ impl Operator for LpPool {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Attrs;
+    use crate::ops::testing::{eval, eval1, infer};
+
+    fn x(v: Vec<f32>) -> Option<Tensor> {
+        Some(Tensor::new([1, 1, v.len()], v).unwrap())
+    }
+    fn attrs(kernel: i64, stride: i64, pads: [i64; 2], ceil: bool) -> Attrs {
+        Attrs::new()
+            .with("kernel_shape", vec![kernel])
+            .with("strides", vec![stride])
+            .with("pads", pads.to_vec())
+            .with("ceil_mode", i64::from(ceil))
+    }
+
+    #[test]
+    fn a_last_window_counts_if_it_begins_inside() {
+        let extents = |n: usize, a: Attrs| {
+            let known = eval1("MaxPool", 12, a.clone(), &[x(vec![0.0; n])]).unwrap().shape()[2];
+            let ty = crate::ValueType::tensor(DType::F32, [Dim::Known(1), Dim::Known(1), Dim::symbol("L")]);
+            let fact = infer("MaxPool", 12, a, &[Some(ty.into())], 1).unwrap().remove(0);
+            let out = fact.ty.as_tensor().unwrap().shape.as_ref().unwrap()[2].clone();
+            (known, out.bind(&[("L".to_string(), n)].into()))
+        };
+        assert_eq!(extents(5, attrs(2, 2, [0, 0], false)), (2, Dim::Known(2)));
+        assert_eq!(extents(5, attrs(2, 2, [0, 0], true)), (3, Dim::Known(3)));
+        // windows begin at 0, 3 and 6, which is padding: the formula alone would count it
+        assert_eq!(extents(4, attrs(2, 3, [1, 1], true)), (2, Dim::Unknown));
+        assert_eq!(extents(28, attrs(3, 2, [0, 0], false)), (13, Dim::Known(13)));
+    }
+
+    #[test]
+    fn padding_counts_only_where_it_is_asked_for() {
+        let run = |with_pads: i64| {
+            let a = attrs(3, 1, [1, 1], false).with("count_include_pad", with_pads);
+            eval1("AveragePool", 22, a, &[x(vec![3.0, 6.0, 9.0])])
+                .unwrap()
+                .as_slice::<f32>()
+                .unwrap()
+                .to_vec()
+        };
+        assert_eq!(run(0), [4.5, 6.0, 7.5]);
+        assert_eq!(run(1), [3.0, 6.0, 5.0]);
+    }
+
+    #[test]
+    fn indices_point_at_the_first_greatest() {
+        let outputs = eval("MaxPool", 12, attrs(2, 1, [0, 0], false), &[x(vec![1.0, 5.0, 5.0])], 2).unwrap();
+        assert_eq!(outputs[1].as_tensor().unwrap().to_i64s().unwrap(), [1, 1]);
+        let nan = eval1("MaxPool", 12, attrs(2, 2, [0, 0], false), &[x(vec![f32::NAN, 5.0])]).unwrap();
+        assert!(nan.as_slice::<f32>().unwrap()[0].is_nan());
+    }
+}

@@ -235,3 +235,42 @@ impl Operator for DynamicQuantizeLinear {
         Ok(vec![y.into(), Tensor::scalar(scale).into(), Tensor::scalar(zero_point as u8).into()])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Attrs;
+    use crate::ops::testing::{eval, eval1};
+
+    #[test]
+    fn scales_belong_to_a_tensor_an_axis_or_blocks() {
+        let node = |attrs| crate::ops::testing::node("QuantizeLinear", 21, attrs, 2);
+        let of = |attrs, x: &[usize], s: &[usize]| Granularity::new(&node(attrs), x, s);
+        assert_eq!(of(Attrs::new(), &[2, 3], &[]).unwrap(), Granularity::Tensor);
+        assert_eq!(of(Attrs::new(), &[2, 3], &[3]).unwrap(), Granularity::Axis { axis: 1 });
+        assert!(of(Attrs::new(), &[2, 3], &[2]).is_err());
+        let blocked = || Attrs::new().with("block_size", 2i64);
+        let blocks = of(blocked(), &[2, 3], &[2, 2]).unwrap();
+        assert_eq!(blocks.indices(&[2, 3]).collect::<Vec<_>>(), [0, 0, 1, 2, 2, 3]);
+        let first = of(blocked().with("axis", 0i64), &[3, 2], &[2, 2]).unwrap();
+        assert_eq!(first.indices(&[3, 2]).collect::<Vec<_>>(), [0, 1, 0, 1, 2, 3]);
+        assert!(of(blocked(), &[2, 3], &[2, 1]).is_err());
+    }
+
+    #[test]
+    fn halves_round_to_even_and_the_range_saturates() {
+        let x = Some(Tensor::new([5], vec![1f32, 3.0, 1000.0, -1000.0, f32::NAN]).unwrap());
+        let (scale, zero) = (Some(Tensor::scalar(2f32)), Some(Tensor::scalar(10u8)));
+        let y = eval1("QuantizeLinear", 13, Attrs::new(), &[x, scale.clone(), zero.clone()]).unwrap();
+        assert_eq!(y.as_slice::<u8>().unwrap()[..], [10, 12, 255, 0, 10]);
+        let back = eval1("DequantizeLinear", 13, Attrs::new(), &[Some(y), scale, zero]).unwrap();
+        assert_eq!(back.as_slice::<f32>().unwrap()[..3], [0.0, 4.0, 490.0]);
+    }
+
+    #[test]
+    fn a_constant_tensor_quantises_dynamically() {
+        let x = Some(Tensor::new([2], vec![0f32, 0.0]).unwrap());
+        let outputs = eval("DynamicQuantizeLinear", 11, Attrs::new(), &[x], 3).unwrap();
+        assert_eq!(outputs[0].as_tensor().unwrap().as_slice::<u8>().unwrap()[..], [0, 0]);
+    }
+}

@@ -249,12 +249,12 @@ struct Direction<'a, T> {
 
 impl<T: Real> Direction<'_, T> {
     /// `W x + b` of one gate and unit.
-    fn from_input(&self, e: Extents, row: usize, x: &[T]) -> T {
+    fn input_term(&self, e: Extents, row: usize, x: &[T]) -> T {
         let start = self.bias.map_or(T::ZERO, |b| b.0[row]);
         start + dot(&self.w[row * e.input..][..e.input], x)
     }
     /// `R h + b` of one gate and unit.
-    fn from_state(&self, e: Extents, row: usize, h: &[T]) -> T {
+    fn state_term(&self, e: Extents, row: usize, h: &[T]) -> T {
         let start = self.bias.map_or(T::ZERO, |b| b.1[row]);
         start + dot(&self.r[row * e.hidden..][..e.hidden], h)
     }
@@ -275,7 +275,7 @@ impl<T: Real> Direction<'_, T> {
             None => v,
         };
         let f = |which: usize, v: T| self.activations[which].apply(clip(v));
-        let gate = |g: usize, u: usize| self.from_input(e, g * n + u, x) + self.from_state(e, g * n + u, h);
+        let gate = |g: usize, u: usize| self.input_term(e, g * n + u, x) + self.state_term(e, g * n + u, h);
         match cell {
             Cell::Rnn => (0..n).map(|u| f(0, gate(0, u))).collect(),
             Cell::Gru => {
@@ -284,11 +284,11 @@ impl<T: Real> Direction<'_, T> {
                 let reset: Vec<T> = r.iter().zip(h).map(|(r, h)| *r * *h).collect();
                 let candidate = |u: usize| {
                     let state = if p.linear_before_reset {
-                        r[u] * self.from_state(e, 2 * n + u, h)
+                        r[u] * self.state_term(e, 2 * n + u, h)
                     } else {
-                        self.from_state(e, 2 * n + u, &reset)
+                        self.state_term(e, 2 * n + u, &reset)
                     };
-                    f(1, self.from_input(e, 2 * n + u, x) + state)
+                    f(1, self.input_term(e, 2 * n + u, x) + state)
                 };
                 (0..n).map(|u| (T::ONE - z[u]) * candidate(u) + z[u] * h[u]).collect()
             }
@@ -446,5 +446,46 @@ impl Operator for Recurrent {
             let outputs = [T::store(dtype, y_shape, y)?, T::store(dtype, state, h)?, T::store(dtype, state, c)?];
             Ok(outputs.into_iter().take(cx.wanted.len()).map(Value::from).collect())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval;
+
+    /// An RNN that adds: `h' = x + h`.
+    fn sum(attrs: Attrs, lens: &[i32]) -> Vec<Vec<f32>> {
+        let t = |shape: &[usize], v: &[f32]| Some(Tensor::new(shape, v.to_vec()).unwrap());
+        let x = t(&[3, 2, 1], &[1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
+        let lens = Some(Tensor::new([2], lens.to_vec()).unwrap());
+        let affine = crate::attr::AttrValue::Strings(vec![crate::Bytes::from_static(b"Affine")]);
+        let attrs = attrs.with("hidden_size", 1i64).with("activations", affine);
+        let inputs = [x, t(&[1, 1, 1], &[1.0]), t(&[1, 1, 1], &[1.0]), None, lens];
+        let outputs = eval("RNN", 22, attrs, &inputs, 2).unwrap();
+        outputs.iter().map(|o| o.as_tensor().unwrap().as_slice::<f32>().unwrap().to_vec()).collect()
+    }
+
+    #[test]
+    fn short_sequences_end_early_and_pad_with_zeros() {
+        assert_eq!(sum(Attrs::new(), &[3, 2]), [vec![1.0, 10.0, 3.0, 30.0, 6.0, 0.0], vec![6.0, 30.0]]);
+    }
+
+    #[test]
+    fn backwards_begins_at_each_sequence_s_own_end() {
+        let y = sum(Attrs::new().with("direction", "reverse"), &[3, 2]);
+        assert_eq!(y, [vec![6.0, 30.0, 5.0, 20.0, 3.0, 0.0], vec![6.0, 30.0]]);
+    }
+
+    #[test]
+    fn parameters_go_to_the_functions_that_have_them() {
+        let names = ["Tanh", "LeakyRelu", "Sigmoid"].map(|n| crate::Bytes::from(n)).to_vec();
+        let attrs = Attrs::new()
+            .with("activations", crate::attr::AttrValue::Strings(names))
+            .with("activation_alpha", vec![0.5f32]);
+        let node = crate::ops::testing::node("LSTM", 22, attrs, 3);
+        let activations = params(&node, Cell::Lstm).unwrap().activations.remove(0);
+        assert_eq!(activations[1], Activation { function: Function::LeakyRelu, alpha: 0.5, beta: 0.0 });
     }
 }

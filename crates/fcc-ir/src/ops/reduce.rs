@@ -242,7 +242,10 @@ impl Operator for Reduce {
         }
         let axes = axes(cx.node, given.as_deref(), shape.len())?;
         let ty = TensorType::new(dtype, out_shape(shape, &axes, keep, Dim::Known(1)));
-        Ok(vec![Fact { dims: self.dims(cx), ..ty.into() }])
+        Ok(vec![match self.dims(cx) {
+            Some(dims) if matches!(dtype, DType::I64 | DType::I32) => Fact::of_dims(dtype, dims),
+            _ => ty.into(),
+        }])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let x = cx.tensor(0)?;
@@ -263,5 +266,60 @@ impl Operator for Reduce {
             let y = reduce(self.kind, &plan, &T::load(x)?);
             Ok(vec![T::store(x.dtype(), out, y)?.into()])
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ValueType;
+    use crate::attr::Attrs;
+    use crate::ops::testing::{eval1, infer};
+
+    #[test]
+    fn axes_are_an_attribute_or_an_input() {
+        let x = Some(Tensor::new([2, 3], vec![1f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap());
+        let attrs = Attrs::new().with("axes", vec![-1i64]).with("keepdims", 0i64);
+        let old = eval1("ReduceMean", 13, attrs, std::slice::from_ref(&x)).unwrap();
+        let axes = Some(Tensor::from_i64s([-1]));
+        let new = eval1("ReduceMean", 18, Attrs::new().with("keepdims", 0i64), &[x.clone(), axes]).unwrap();
+        assert_eq!(old.as_slice::<f32>().unwrap()[..], [2.0, 5.0]);
+        assert_eq!(old, new);
+        let all = eval1("ReduceSum", 13, Attrs::new(), std::slice::from_ref(&x)).unwrap();
+        assert_eq!((all.shape(), all.as_slice::<f32>().unwrap()[0]), (&[1usize, 1][..], 21.0));
+        let none = Attrs::new().with("noop_with_empty_axes", 1i64);
+        assert_eq!(eval1("ReduceSum", 13, none, std::slice::from_ref(&x)).unwrap(), x.unwrap());
+    }
+
+    #[test]
+    fn nothing_reduces_to_the_neutral_element() {
+        let x = Some(Tensor::new([2, 0], Vec::<f32>::new()).unwrap());
+        for (op, want) in [("ReduceSum", 0.0), ("ReduceProd", 1.0), ("ReduceMax", f32::NEG_INFINITY)] {
+            let y = eval1(op, 20, Attrs::new(), &[x.clone(), Some(Tensor::from_i64s([1]))]).unwrap();
+            assert_eq!(y.as_slice::<f32>().unwrap()[..], [want; 2], "{op}");
+        }
+        let y = eval1("ReduceLogSumExp", 18, Attrs::new(), &[x, Some(Tensor::from_i64s([1]))]).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap()[..], [f32::NEG_INFINITY; 2]);
+    }
+
+    #[test]
+    fn the_number_of_elements_stays_symbolic() {
+        let n = Dim::symbol("N");
+        let shape = Fact {
+            ty: ValueType::tensor(DType::I64, [2usize]),
+            dims: Some(DimTensor { scalar: false, elems: vec![n.clone(), Dim::Known(6)] }),
+            value: None,
+        };
+        let facts = infer("ReduceProd", 13, Attrs::new().with("keepdims", 0i64), &[Some(shape)], 1).unwrap();
+        let dims = facts[0].dims.clone().unwrap();
+        assert_eq!((dims.scalar, dims.elems), (true, vec![n.mul(&Dim::Known(6))]));
+    }
+
+    #[test]
+    fn axes_known_only_at_run_time_keep_the_rank() {
+        let x = ValueType::tensor(DType::F32, [2usize, 3]);
+        let axes = ValueType::tensor(DType::I64, [1usize]);
+        let facts = infer("ReduceSum", 13, Attrs::new(), &[Some(x.into()), Some(axes.into())], 1).unwrap();
+        assert_eq!(facts[0].ty, ValueType::tensor(DType::F32, [Dim::Unknown, Dim::Unknown]));
     }
 }

@@ -109,3 +109,29 @@ impl Operator for Softmax {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval1;
+
+    #[test]
+    fn before_opset_13_the_axis_and_all_behind_it_are_one() {
+        let x = Some(Tensor::new([1, 2, 2], vec![0f32; 4]).unwrap());
+        let values = |version, attrs| {
+            let y = eval1("Softmax", version, attrs, std::slice::from_ref(&x)).unwrap();
+            y.as_slice::<f32>().unwrap().to_vec()
+        };
+        assert_eq!(values(11, Attrs::new()), [0.25; 4]);
+        assert_eq!(values(13, Attrs::new()), [0.5; 4]);
+        assert_eq!(values(13, Attrs::new().with("axis", 0i64)), [1.0; 4]);
+    }
+
+    #[test]
+    fn large_scores_do_not_overflow() {
+        let x = Some(Tensor::new([2], vec![1e4f32, 1e4]).unwrap());
+        let y = eval1("LogSoftmax", 13, Attrs::new(), &[x]).unwrap();
+        assert_eq!(y.as_slice::<f32>().unwrap()[..], [-std::f32::consts::LN_2; 2]);
+    }
+}

@@ -29,7 +29,7 @@ impl Operator for SwiGlu {
         with_real!(a.dtype(), T => {
             let mut y: Vec<T> = T::load(a)?.iter().map(|v| *v * sigmoid(T::of(alpha) * *v)).collect();
             round_through(a.dtype(), &mut y);
-            y.iter_mut().zip(T::load(b)?.iter()).for_each(|(y, b)| *y = *y * *b);
+            y.iter_mut().zip(T::load(b)?.iter()).for_each(|(y, b)| *y *= *b);
             Ok(vec![T::store(a.dtype(), a.shape(), y)?.into()])
         })
     }

@@ -85,3 +85,25 @@ impl Operator for Variadic {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+    use crate::attr::Attrs;
+    use crate::half::f16;
+    use crate::ops::testing::eval1;
+
+    #[test]
+    fn nan_wins_and_halves_round_once() {
+        let t = |v: f32| Some(Tensor::scalar(v));
+        for op in ["Min", "Max"] {
+            for inputs in [[t(f32::NAN), t(1.0)], [t(1.0), t(f32::NAN)]] {
+                assert!(eval1(op, 13, Attrs::new(), &inputs).unwrap().as_slice::<f32>().unwrap()[0].is_nan());
+            }
+        }
+        // 2048 + 1 is no half; 2048 + 1 + 1 is
+        let h = |v: f32| Some(Tensor::scalar(f16::from_f32(v)));
+        let y = eval1("Sum", 13, Attrs::new(), &[h(2048.0), h(1.0), h(1.0)]).unwrap();
+        assert_eq!(y.as_slice::<f16>().unwrap()[0].to_f32(), 2050.0);
+    }
+}

@@ -8,24 +8,17 @@ pub struct Where;
 
 /// Elements of symbolic shapes, chosen by a constant condition.
 fn dims(cx: &InferCtx<'_>) -> Option<DimTensor> {
-    let condition = cx.value(0).filter(|c| c.rank() <= 1)?.as_bools().ok()?;
-    let (x, y) = (cx.dims(1), cx.dims(2));
-    let all = |wanted: bool| !condition.contains(&!wanted);
-    let lens = [x.as_ref(), y.as_ref()].map(|d| d.map_or(1, |d| d.elems.len()));
-    let n = condition.len().max(lens[0]).max(lens[1]);
-    let picked = match (&x, &y) {
-        (Some(x), Some(y)) => (0..n)
-            .map(|i| {
-                let c = condition.get(if condition.len() == 1 { 0 } else { i })?;
-                let from = if *c { x } else { y };
-                from.elems.get(if from.elems.len() == 1 { 0 } else { i }).cloned()
-            })
-            .collect::<Option<Vec<_>>>()?,
-        (Some(x), None) if all(true) && x.elems.len() == n => x.elems.clone(),
-        (None, Some(y)) if all(false) && y.elems.len() == n => y.elems.clone(),
-        _ => return None,
+    let condition = cx.value(0).filter(|c| c.rank() <= 1)?;
+    let (scalar, condition) = (condition.rank() == 0, condition.as_bools().ok()?);
+    let (x, y) = (cx.dims(1)?, cx.dims(2)?);
+    let n = [condition.len(), x.elems.len(), y.elems.len()].into_iter().find(|n| *n != 1).unwrap_or(1);
+    let pick = |i: usize| {
+        let at = |len: usize| if len == 1 { 0 } else { i };
+        let from = if *condition.get(at(condition.len()))? { &x } else { &y };
+        from.elems.get(at(from.elems.len())).cloned()
     };
-    Some(DimTensor { scalar: false, elems: picked })
+    let elems = (0..n).map(pick).collect::<Option<Vec<_>>>()?;
+    Some(DimTensor { scalar: scalar && x.scalar && y.scalar, elems })
 }
 
 impl Operator for Where {
@@ -35,8 +28,10 @@ impl Operator for Where {
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let dtype = if cx.dtype(1)? == DType::Undefined { cx.dtype(2)? } else { cx.dtype(1)? };
         let ty = broadcast::infer(cx, [0, 1, 2], dtype)?;
-        let dims = dims(cx).filter(|_| ty.rank() == Some(1) && matches!(dtype, DType::I64 | DType::I32));
-        Ok(vec![Fact { dims, ..ty.into() }])
+        Ok(vec![match dims(cx) {
+            Some(dims) if matches!(dtype, DType::I64 | DType::I32) => Fact::of_dims(dtype, dims),
+            _ => ty.into(),
+        }])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let (c, x, y) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
@@ -62,5 +57,38 @@ impl Operator for Where {
             z.extend_from_slice(&from[at * width..][..width]);
         });
         Ok(vec![Tensor::from_unpacked_bits(x.dtype(), out, &z)?.into()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Attrs;
+    use crate::ops::testing::{eval1, infer};
+    use crate::{Dim, ValueType};
+
+    #[test]
+    fn every_element_type_can_be_chosen() {
+        let c = Some(Tensor::from_bools([2, 1], [true, false]).unwrap());
+        let strings = |v: [&'static str; 2]| Some(Tensor::from_strings([2], v).unwrap());
+        let y =
+            eval1("Where", 16, Attrs::new(), &[c.clone(), strings(["a", "b"]), strings(["c", "d"])]).unwrap();
+        assert_eq!(y, Tensor::from_strings([2, 2], ["a", "b", "c", "d"]).unwrap());
+        let nibbles = |v: [u8; 2]| Some(Tensor::from_unpacked_bits(DType::U4, [2], &v).unwrap());
+        let y = eval1("Where", 16, Attrs::new(), &[c, nibbles([1, 2]), nibbles([3, 4])]).unwrap();
+        assert_eq!(y.unpacked_bits(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_constant_condition_picks_symbols() {
+        let shape = Fact {
+            ty: ValueType::tensor(DType::I64, [2usize]),
+            dims: Some(DimTensor { scalar: false, elems: vec![Dim::symbol("N"), Dim::Known(3)] }),
+            value: None,
+        };
+        let condition = Fact::constant(Tensor::from_bools([2], [true, false]).unwrap());
+        let one = Fact::constant(Tensor::scalar(1i64));
+        let facts = infer("Where", 16, Attrs::new(), &[Some(condition), Some(shape), Some(one)], 1).unwrap();
+        assert_eq!(facts[0].dims.as_ref().unwrap().elems, [Dim::symbol("N"), Dim::Known(1)]);
     }
 }
