@@ -19,6 +19,8 @@ pub mod layout;
 pub mod nest;
 pub mod pack;
 pub mod reorder;
+pub mod resize;
+pub mod rows;
 pub mod softmax;
 pub mod split;
 pub mod tile;

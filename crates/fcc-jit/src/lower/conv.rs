@@ -2,6 +2,7 @@
 use super::{Cx, three};
 use crate::plan::ir::{ConvNode, Kind};
 use fcc_ir::ops::conv::ConvProblem;
+use fcc_ir::ops::conv_transpose::ConvTransposeProblem;
 
 /// Weights must be constant: they are packed when the plan is made.
 pub(super) fn conv(cx: &mut Cx<'_>) -> Option<()> {
@@ -28,6 +29,38 @@ pub(super) fn conv(cx: &mut Cx<'_>) -> Option<()> {
         bias,
         residual: false,
         activation: None,
+        transposed: false,
+    };
+    let inputs = vec![cx.input(0), cx.input(1), cx.input(2)];
+    cx.push(Kind::Conv(node), inputs.into_iter().filter(Option::is_some).collect(), y);
+    Some(())
+}
+
+/// `ConvTranspose`, with constant weights.
+pub(super) fn conv_transpose(cx: &mut Cx<'_>) -> Option<()> {
+    let (x, w, y) = (cx.f32(0)?, cx.f32(1)?, cx.only_out()?);
+    cx.constant(1)?;
+    let bias = cx.input(2).is_some();
+    if bias {
+        cx.constant(2)?;
+    }
+    let b = if bias { Some(cx.f32(2)?) } else { None };
+    let p = ConvTransposeProblem::new(cx.op, &x, &w, b.as_deref()).ok()?;
+    let begins: Vec<usize> = p.pad_begin.iter().map(|v| usize::try_from(*v).ok()).collect::<Option<_>>()?;
+    if p.out_shape() != cx.shape(y) {
+        return None;
+    }
+    let node = ConvNode {
+        kernel: three(&p.window.kernel_shape, 1)?,
+        strides: three(&p.window.strides, 1)?,
+        dilations: three(&p.window.dilations, 1)?,
+        pads_begin: three(&begins, 0)?,
+        pads_end: [0; 3],
+        group: p.group,
+        bias,
+        residual: false,
+        activation: None,
+        transposed: true,
     };
     let inputs = vec![cx.input(0), cx.input(1), cx.input(2)];
     cx.push(Kind::Conv(node), inputs.into_iter().filter(Option::is_some).collect(), y);

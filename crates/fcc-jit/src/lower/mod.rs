@@ -37,6 +37,7 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Option<()> {
     }
     match cx.op.op_type.as_str() {
         "Conv" => conv::conv(cx),
+        "ConvTranspose" => conv::conv_transpose(cx),
         "Gemm" => gemm::gemm(cx),
         "MatMul" => gemm::matmul(cx),
         "MaxPool" | "AveragePool" => pool::pool(cx),
@@ -47,6 +48,19 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Option<()> {
         "Softmax" | "LogSoftmax" => norm::softmax(cx),
         "Concat" => movement::concat(cx),
         "Transpose" => movement::transpose(cx),
+        "Slice" => movement::slice(cx),
+        "Split" => movement::split(cx),
+        "Expand" => movement::expand(cx),
+        "Tile" => movement::tile(cx),
+        "Pad" => movement::pad(cx),
+        "Gather" => movement::gather(cx),
+        "DepthToSpace" | "SpaceToDepth" => movement::space_depth(cx),
+        "Resize" | "Upsample" => movement::resize(cx),
+        "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceSumSquare" | "ReduceL1"
+        | "ReduceL2" => norm::reduce(cx),
+        "LayerNormalization" => norm::layer(cx),
+        "InstanceNormalization" => norm::instance(cx),
+        "LRN" => norm::lrn(cx),
         _ => elementwise::elementwise(cx),
     }
 }
@@ -83,6 +97,13 @@ impl Cx<'_> {
     }
     fn push_ew(&mut self, expr: Expr, inputs: Vec<Vx>, out: Vx) {
         self.push(Kind::Ew(expr), inputs.into_iter().map(Some).collect(), out);
+    }
+    /// The elements of a constant list of integers; `Ok(None)` where the input is absent.
+    fn list(&self, i: usize) -> Option<Option<Vec<i64>>> {
+        match self.input(i) {
+            None => Some(None),
+            Some(v) => Some(Some(self.program.constant_of(v)?.to_i64s().ok()?)),
+        }
     }
     fn temp(&mut self, name: &str, shape: &[usize]) -> Vx {
         let name = format!("{}.{name}", self.out().map_or("", |o| self.program.val(o).name.as_str()));

@@ -1,7 +1,8 @@
 //! Normalisation: `BatchNormalization` with constant statistics is a multiply-add for each channel; `Softmax`.
 use super::Cx;
 use crate::kernels::ew::{Binary, Expr, Ins};
-use crate::plan::ir::Kind;
+use crate::kernels::rows::Fold;
+use crate::plan::ir::{Kind, PoolKind};
 use fcc_ir::Tensor;
 use fcc_ir::ops::softmax::SoftmaxProblem;
 
@@ -49,5 +50,102 @@ pub(super) fn softmax(cx: &mut Cx<'_>) -> Option<()> {
     let kind = Kind::Softmax { log: cx.op.op_type == "LogSoftmax", outer: p.outer, n: p.len, inner: p.inner };
     let x = cx.input(0);
     cx.push(kind, vec![x], y);
+    Some(())
+}
+
+/// Reductions over neighbouring axes.
+pub(super) fn reduce(cx: &mut Cx<'_>) -> Option<()> {
+    use fcc_ir::ops::reduce;
+    let (x, y) = (cx.f32(0)?, cx.only_out()?);
+    let given = if reduce::axes_are_input(cx.op) { cx.list(1)? } else { None };
+    let axes = reduce::axes(cx.op, given.as_deref(), x.len()).ok()?;
+    let fold = match cx.op.op_type.as_str() {
+        "ReduceMean" => Fold::Mean,
+        "ReduceSum" => Fold::Sum,
+        "ReduceMax" => Fold::Max,
+        "ReduceMin" => Fold::Min,
+        "ReduceSumSquare" => Fold::SumSquare,
+        "ReduceL1" => Fold::L1,
+        _ => Fold::L2,
+    };
+    let input = cx.input(0);
+    let (Some(first), Some(last)) = (axes.first().copied(), axes.last().copied()) else { return None };
+    if last - first + 1 != axes.len() {
+        return None;
+    }
+    let keeps = cx.shape(y).len() == x.len();
+    let pool = match fold {
+        Fold::Mean => Some(PoolKind::Average { include_pad: false }),
+        Fold::Max => Some(PoolKind::Max),
+        _ => None,
+    };
+    if let Some(kind) = pool.filter(|_| keeps && first == 2 && last + 1 == x.len() && x.len() <= 5) {
+        cx.push(Kind::GlobalPool(kind), vec![input], y);
+        return Some(());
+    }
+    let product = |s: &[usize]| s.iter().product();
+    let kind = Kind::Reduce {
+        fold,
+        outer: product(&x[..first]),
+        n: product(&x[first..=last]),
+        inner: product(&x[last + 1..]),
+    };
+    cx.push(kind, vec![input], y);
+    Some(())
+}
+
+/// `LayerNormalization` with its first output only.
+pub(super) fn layer(cx: &mut Cx<'_>) -> Option<()> {
+    let (x, y) = (cx.f32(0)?, cx.only_out()?);
+    let p = fcc_ir::ops::layer_normalization::params(cx.op, x.len()).ok()?;
+    let n: usize = x[p.axis..].iter().product();
+    let whole = |s: Vec<usize>| (s.iter().product::<usize>() == n).then_some(());
+    whole(cx.f32(1)?)?;
+    let mut inputs = vec![cx.input(0), cx.input(1)];
+    inputs.push(match cx.input(2) {
+        Some(b) => {
+            whole(cx.f32(2)?)?;
+            Some(b)
+        }
+        None => {
+            let name = format!("{}.zero", cx.program.val(y).name);
+            Some(cx.program.constant(name, Tensor::new(vec![n], vec![0f32; n]).ok()?))
+        }
+    });
+    if p.stash != fcc_ir::DType::F32 {
+        return None;
+    }
+    cx.push(Kind::Normalise { n, epsilon: p.epsilon, per_row: false }, inputs, y);
+    Some(())
+}
+
+/// `InstanceNormalization` with constant scale and bias: rows are planes.
+pub(super) fn instance(cx: &mut Cx<'_>) -> Option<()> {
+    let (x, y) = (cx.f32(0)?, cx.only_out()?);
+    let [batch, c, spatial @ ..] = &x[..] else { return None };
+    let n: usize = spatial.iter().product();
+    let epsilon = cx.op.attrs.float_or("epsilon", 1e-5).ok()?;
+    let mut inputs = vec![cx.input(0)];
+    for i in 1..3 {
+        let values = cx.constant(i)?.as_slice::<f32>().ok()?.into_owned();
+        if values.len() != *c {
+            return None;
+        }
+        let all = values.repeat(*batch);
+        let name = format!("{}.rows{i}", cx.program.val(y).name);
+        inputs.push(Some(cx.program.constant(name, Tensor::new(vec![batch * c], all).ok()?)));
+    }
+    cx.push(Kind::Normalise { n, epsilon, per_row: true }, inputs, y);
+    Some(())
+}
+
+pub(super) fn lrn(cx: &mut Cx<'_>) -> Option<()> {
+    let (x, y) = (cx.f32(0)?, cx.only_out()?);
+    let p = fcc_ir::ops::lrn::params(cx.op).ok()?;
+    if x.len() < 3 || ![0.5, 0.75, 1.0].contains(&p.beta) || p.size > 9 {
+        return None;
+    }
+    let x = cx.input(0);
+    cx.push(Kind::Lrn(p), vec![x], y);
     Some(())
 }

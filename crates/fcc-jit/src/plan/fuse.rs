@@ -137,7 +137,7 @@ fn producer(program: &Program, n: usize, at: usize) -> Option<usize> {
     let v = node.input(at)?;
     let maker = program.nodes.iter().position(|m| m.outputs.contains(&Some(v)))?;
     let free = match &program.nodes[maker].kind {
-        Kind::Conv(c) => c.activation.is_none() && !c.residual,
+        Kind::Conv(c) => c.activation.is_none() && !c.residual && (!c.transposed || c.group == 1),
         Kind::Gemm(g) => g.activation.is_none() && g.residual.is_none(),
         _ => false,
     };
@@ -270,11 +270,13 @@ fn scale_producer(program: &mut Program, maker: usize, a: &[f64], c: &[f64]) -> 
     let new: Vec<f32> = old.iter().zip(a).zip(c).map(|((b, a), c)| (b * a + c) as f32).collect();
     let weights = match (&node.kind, scaled) {
         (_, false) => None,
-        (Kind::Conv(_), true) => {
+        (Kind::Conv(conv), true) => {
             let t = program.constant_of(w)?;
             let values = t.as_slice::<f32>().ok()?;
-            let each = values.len() / a.len().max(1);
-            let scale = |(i, v): (usize, &f32)| (f64::from(*v) * a[i / each.max(1)]) as f32;
+            let taps: usize = conv.kernel.iter().product();
+            // [M, C/group, …], or transposed (of one group) [C, M, …]
+            let each = if conv.transposed { taps } else { values.len() / a.len().max(1) };
+            let scale = |(i, v): (usize, &f32)| (f64::from(*v) * a[i / each.max(1) % a.len()]) as f32;
             Some(Tensor::new(t.shape(), values.iter().enumerate().map(scale).collect::<Vec<f32>>()).ok()?)
         }
         (Kind::Gemm(g), true) => {
@@ -332,6 +334,9 @@ fn absorb_activation(program: &mut Program, n: usize, at: usize, maker: usize) -
         }
         _ => return None,
     };
+    if residual.is_some() && matches!(&program.nodes[maker].kind, Kind::Conv(c) if c.transposed) {
+        return None;
+    }
     let activation = match expr.code.len() - 1 == root {
         true => None,
         false => Some(activation(expr, root)?),

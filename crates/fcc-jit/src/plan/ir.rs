@@ -2,6 +2,7 @@
 //! will be computed. Passes rewrite it; it is private to compilation.
 use crate::kernels::activation::Activation;
 use crate::kernels::ew::Expr;
+use crate::kernels::rows::Fold;
 use fcc_ir::{DType, OpNode, Tensor, ValueType, elem_count};
 
 /// A value of a [`Program`].
@@ -52,6 +53,8 @@ pub(crate) struct ConvNode {
     pub bias: bool,
     pub residual: bool,
     pub activation: Option<Activation>,
+    /// Whether it is the transposed convolution, with weights `[C, M/group, …]`.
+    pub transposed: bool,
 }
 
 /// A matrix product `act(alpha * A·B + bias + beta * R)`, batched by broadcasting. Inputs: a, b, then bias and
@@ -117,28 +120,40 @@ pub(crate) enum Kind {
     Concat {
         axis: usize,
     },
+    /// The part of the input along an axis that begins at `start`; its length is the output's.
+    Part {
+        axis: usize,
+        start: usize,
+    },
+    /// For each axis the source of each output position; the others are filled with f32 `fill`.
+    Select {
+        sources: Vec<Vec<Option<usize>>>,
+        fill: f32,
+    },
+    /// For each axis but the first two, the source positions and weights of each output position.
+    Resize {
+        taps: Vec<Vec<Vec<(usize, f32)>>>,
+    },
+    /// Rows of `n` elements are each reduced to one, or columns of `[outer, n, inner]`.
+    Reduce {
+        fold: Fold,
+        outer: usize,
+        n: usize,
+        inner: usize,
+    },
+    /// Rows of `n` elements are normalised; inputs x, scale, bias (`[n]`, or one value a row).
+    Normalise {
+        n: usize,
+        epsilon: f32,
+        per_row: bool,
+    },
+    /// `LRN` over the channels.
+    Lrn(fcc_ir::ops::lrn::LrnParams),
     /// A strided copy: extents and the source's steps in elements, in the output's order; `offset` in elements.
     Copy {
         offset: usize,
         dims: Vec<(usize, i64)>,
     },
-}
-
-impl Kind {
-    pub fn name(&self) -> &'static str {
-        match self {
-            Kind::Interpret { .. } => "interpret",
-            Kind::View => "view",
-            Kind::Ew(_) => "elementwise",
-            Kind::Conv(_) => "conv",
-            Kind::Gemm(_) => "gemm",
-            Kind::Pool(_) => "pool",
-            Kind::GlobalPool(_) => "global_pool",
-            Kind::Softmax { .. } => "softmax",
-            Kind::Concat { .. } => "concat",
-            Kind::Copy { .. } => "copy",
-        }
-    }
 }
 
 /// One node: what it reads and makes, by slot.

@@ -3,13 +3,20 @@ use super::forms::{conv_input, whole_groups};
 use super::{Emit, Form, Loc, Stop, built, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::kernels::conv::Conv;
+use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::global_pool::GlobalPool;
 use crate::kernels::lanewise;
+use crate::kernels::winograd::Winograd;
+use crate::module::Kernel;
 use crate::plan::ir::{ConvNode, Node, PoolKind, PoolNode, Vx};
 use fcc_ir::Error;
 
 fn missing() -> Stop {
     Stop::Error(Error::invalid("a lowered node lacks an operand"))
+}
+
+fn unsupported(e: crate::error::Error) -> Stop {
+    no_kernel(e.to_string())
 }
 
 impl Emit<'_> {
@@ -32,6 +39,23 @@ impl Emit<'_> {
         let threads = self.shared.options.threads;
         let weights = self.program.constant_of(w).ok_or_else(missing)?;
         let values = weights.as_slice::<f32>()?;
+        if conv.transposed {
+            let k = ConvTranspose {
+                x: xl,
+                y: yl,
+                kernel: conv.kernel,
+                strides: conv.strides,
+                dilations: conv.dilations,
+                pads_begin: conv.pads_begin,
+                group: conv.group,
+                bias: conv.bias,
+                activation: conv.activation,
+            };
+            let mut packed = AlignedF32::zeros(k.packed_elems(isa));
+            k.pack_weights(isa, &values, &mut packed).map_err(unsupported)?;
+            let kernel = built(k.build(self.code.emitter(), threads))?;
+            return self.finish_conv(node, conv, kernel, packed, (k.bias_elems(isa), conv.group), vec![x, y]);
+        }
         let dense = conv.group == 1 || whole_groups(conv.group, xl.c, yl.c, self.forms.cb);
         let (kernel, packed, bias_elems) = if dense {
             let k = Conv {
@@ -46,9 +70,16 @@ impl Emit<'_> {
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
             };
-            let mut packed = AlignedF32::zeros(k.packed_elems(isa));
-            k.pack_weights(isa, &values, &mut packed).map_err(Error::from)?;
-            (built(k.build(self.code.emitter(), threads))?, packed, k.bias_elems(isa))
+            if Winograd::pays(&k, isa) {
+                let k = Winograd { conv: k };
+                let mut packed = AlignedF32::zeros(k.packed_elems(isa));
+                k.pack_weights(isa, threads, &values, &mut packed).map_err(Error::from)?;
+                (built(k.build(self.code.emitter(), threads))?, packed, k.bias_elems(isa))
+            } else {
+                let mut packed = AlignedF32::zeros(k.packed_elems(isa));
+                k.pack_weights(isa, &values, &mut packed).map_err(Error::from)?;
+                (built(k.build(self.code.emitter(), threads))?, packed, k.bias_elems(isa))
+            }
         } else {
             let k = lanewise::GroupConv {
                 x: xl,
@@ -66,14 +97,29 @@ impl Emit<'_> {
             k.pack_weights(isa, &values, &mut packed).map_err(Error::from)?;
             (built(k.build(self.code.emitter(), threads))?, packed, k.bias_elems(isa))
         };
-        let mut args = vec![x, self.packed(packed)];
+        let groups = if dense { conv.group } else { 1 };
+        let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
+        self.finish_conv(node, conv, kernel, packed, (bias_elems, groups), operands)
+    }
+
+    /// The step of a convolution: its operands are x, the weights, the bias, the residual, y.
+    fn finish_conv(
+        &mut self,
+        node: &Node,
+        conv: &ConvNode,
+        kernel: Kernel,
+        packed: AlignedF32,
+        (bias_elems, groups): (usize, usize),
+        operands: Vec<Loc>,
+    ) -> Result<(), Stop> {
+        let mut operands = operands.into_iter();
+        let mut args: Vec<Loc> = operands.next().into_iter().collect();
+        args.push(self.packed(packed));
         if conv.bias {
             let b = node.input(2).and_then(|b| self.program.constant_of(b)).ok_or_else(missing)?;
-            let groups = if dense { conv.group } else { 1 };
             args.push(self.packed_groups(&b.as_slice::<f32>()?, groups, bias_elems)?);
         }
-        args.extend(r);
-        args.push(y);
+        args.extend(operands);
         self.run(&node.place, kernel, args)
     }
 

@@ -2,6 +2,7 @@
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::asm::Isa;
+use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::layout::BlockedLayout;
 use crate::plan::ir::{ConvNode, Kind, Node, Program, Vx};
@@ -37,7 +38,7 @@ pub(super) fn activation(program: &Program, v: Vx) -> Option<BlockedLayout> {
 /// The form in which a convolution reads x.
 pub(super) fn conv_input(program: &Program, conv: &ConvNode, x: Vx, x_blocked: bool, cb: usize) -> Form {
     let c = program.shape(x).get(1).copied().unwrap_or(0);
-    if conv.group == 1 && !x_blocked && c < cb { Form::Haloed } else { Form::Blocked }
+    if conv.group == 1 && !conv.transposed && !x_blocked && c < cb { Form::Haloed } else { Form::Blocked }
 }
 
 impl Forms {
@@ -68,7 +69,11 @@ impl Forms {
         let blocked = |v: &Vx| self.blocked[v.at()];
         let shape = program.shape(out);
         match &node.kind {
-            Kind::Conv(_) | Kind::Pool(_) => true,
+            Kind::Conv(_) | Kind::Pool(_) | Kind::Resize { .. } => true,
+            // a part of whole blocks is a view, if x is blocked
+            Kind::Part { axis: 1, start } => {
+                node.input(0).is_some_and(|x| blocked(&x)) && start.is_multiple_of(self.cb)
+            }
             Kind::Ew(_) => node.inputs.iter().flatten().any(|v| blocked(v) && program.shape(*v) == shape),
             Kind::Concat { axis } => {
                 let inputs: Vec<Vx> = node.inputs.iter().flatten().copied().collect();
@@ -97,6 +102,20 @@ impl Forms {
         else {
             return;
         };
+        if conv.transposed {
+            let kernel = ConvTranspose {
+                x: BlockedLayout { cb: self.cb, ..l },
+                y: BlockedLayout { cb: self.cb, ..y },
+                kernel: conv.kernel,
+                strides: conv.strides,
+                dilations: conv.dilations,
+                pads_begin: conv.pads_begin,
+                group: conv.group,
+                bias: false,
+                activation: None,
+            };
+            return self.want(x, Form::Blocked, kernel.halo());
+        }
         if conv.group > 1 && !whole_groups(conv.group, l.c, y.c, self.cb) {
             // these kernels clip their windows
             return;
@@ -115,22 +134,33 @@ impl Forms {
     fn place_concats(&mut self, program: &Program) {
         let makers = program.makers();
         for node in &program.nodes {
+            if let (Kind::Part { start, .. }, Some(x), Some(y)) = (&node.kind, node.input(0), node.out())
+                && self.blocked[y.at()]
+            {
+                self.inside.insert(y, (x, start / self.cb));
+            }
+        }
+        for node in &program.nodes {
             let (Kind::Concat { axis: 1 }, Some(out)) = (&node.kind, node.out()) else { continue };
             if !self.blocked[out.at()] {
                 continue;
             }
+            let inputs: Vec<Vx> = node.inputs.iter().flatten().copied().collect();
             let mut block = 0;
-            let mut seen: Vec<Vx> = vec![];
-            for v in node.inputs.iter().flatten().copied() {
-                let made = makers[v.at()].is_some_and(|m| {
+            for (i, v) in inputs.iter().copied().enumerate() {
+                let whole = self.whole_of_parts(program, &makers, &inputs[i..]).unwrap_or(v);
+                let made = makers[whole.at()].is_some_and(|m| {
                     matches!(
                         program.nodes[m].kind,
-                        Kind::Conv(_) | Kind::Pool(_) | Kind::Ew(_) | Kind::Concat { .. }
+                        Kind::Conv(_)
+                            | Kind::Pool(_)
+                            | Kind::Ew(_)
+                            | Kind::Concat { .. }
+                            | Kind::Resize { .. }
                     )
                 });
-                if made && !self.inside.contains_key(&v) && !seen.contains(&v) {
-                    self.inside.insert(v, (out, block));
-                    seen.push(v);
+                if made && !self.inside.contains_key(&whole) && self.root(out).0 != whole {
+                    self.inside.insert(whole, (out, block));
                 }
                 block += program.shape(v)[1].div_ceil(self.cb);
             }
@@ -141,6 +171,22 @@ impl Forms {
             let halo = self.halo.get(&(*v, Form::Blocked)).copied().unwrap_or_default();
             self.want(*root, Form::Blocked, halo);
         }
+    }
+    /// The value whose parts the next inputs of a concatenation are, all of them and in order.
+    fn whole_of_parts(&self, program: &Program, makers: &[Option<usize>], inputs: &[Vx]) -> Option<Vx> {
+        let (whole, 0) = self.inside.get(inputs.first()?)? else { return None };
+        let mut channels = 0;
+        for v in inputs {
+            let Kind::Part { start, .. } = &program.nodes[makers[v.at()]?].kind else { return None };
+            if self.inside.get(v)?.0 != *whole || *start != channels {
+                return None;
+            }
+            channels += program.shape(*v)[1];
+            if channels == program.shape(*whole)[1] {
+                return Some(*whole);
+            }
+        }
+        None
     }
     /// The buffer that a value lies in and the block it begins at.
     pub fn root(&self, v: Vx) -> (Vx, usize) {

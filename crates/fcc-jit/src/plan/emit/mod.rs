@@ -11,6 +11,7 @@ use super::memory::{Request, place};
 use super::{Action, Arg, Const, Interpret, Output, Plan, Src, Step, Tail};
 use crate::aligned::AlignedF32;
 use crate::kernels::layout::BlockedLayout;
+use crate::kernels::rows::{Normalise, Reduce};
 use crate::kernels::softmax::Softmax;
 use crate::module::{Code, Emitter, Kernel};
 use crate::segment::Shared;
@@ -162,6 +163,20 @@ impl<'a> Emit<'a> {
                 self.plain(node, &|e, threads| spec.build(e, threads))
             }
             Kind::Concat { axis } => self.concat(node, *axis),
+            Kind::Part { axis, start } => self.part(node, *axis, *start),
+            Kind::Select { sources, fill } => self.select(node, sources, *fill),
+            Kind::Resize { taps } => self.resize(node, taps),
+            Kind::Lrn(p) => self.lrn(node, p),
+            Kind::Reduce { fold, outer, n, inner } => {
+                let spec = Reduce { fold: *fold, outer: *outer, n: *n, inner: *inner };
+                self.plain(node, &|e, threads| spec.build(e, threads))
+            }
+            Kind::Normalise { n, epsilon, per_row } => {
+                let elems: usize = node.out().map_or(0, |y| self.program.shape(y).iter().product());
+                let spec =
+                    Normalise { rows: elems / (*n).max(1), n: *n, epsilon: *epsilon, per_row: *per_row };
+                self.plain(node, &|e, threads| spec.build(e, threads))
+            }
             Kind::Copy { offset, dims } => self.copy(node, *offset, dims),
         };
         done.map_err(|stop| match stop {

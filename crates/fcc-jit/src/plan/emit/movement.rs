@@ -2,7 +2,10 @@
 use super::forms::{activation, relayout};
 use super::{Emit, Form, Loc, Stop, built, no_kernel};
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
+use crate::kernels::ew::{Binary, Dim, Elementwise, Expr, Ins, Unary};
+use crate::kernels::resize::Resize;
 use crate::plan::ir::{Node, Vx};
+use fcc_ir::ops::lrn::LrnParams;
 
 impl Emit<'_> {
     /// The same bytes under another name.
@@ -13,6 +16,147 @@ impl Emit<'_> {
         let loc = self.need(x, Form::Plain, &node.place)?;
         let layout = activation(self.program, y);
         self.locs.insert((y, Form::Plain), Loc { layout, ..loc });
+        Ok(())
+    }
+
+    /// A part along one axis: of whole channel blocks it is a view, as it is where nothing lies between its elements.
+    pub(super) fn part(&mut self, node: &Node, axis: usize, start: usize) -> Result<(), Stop> {
+        let (Some(x), Some(y)) = (node.input(0), node.out()) else {
+            return Err(no_kernel("a part of nothing"));
+        };
+        if self.forms.blocked[y.at()] {
+            let x = self.need(x, Form::Blocked, &node.place)?;
+            let mut layout = self.layout(y, Form::Blocked)?;
+            let have = x.layout.ok_or_else(|| no_kernel("no activation"))?;
+            layout.parent_blocks = Some(have.parent_blocks.unwrap_or(have.blocks()));
+            layout.halo = have.halo;
+            let offset = x.offset + start / self.forms.cb * layout.block_bytes();
+            self.locs.insert((y, Form::Blocked), Loc { offset, layout: Some(layout), ..x });
+            return Ok(());
+        }
+        let (from, to) = (self.program.shape(x).to_vec(), self.program.shape(y).to_vec());
+        let inner: usize = from[axis + 1..].iter().product();
+        let outer: usize = from[..axis].iter().product();
+        let loc = self.need(x, Form::Plain, &node.place)?;
+        let constant = self.program.constant_of(x).is_some();
+        if outer == 1 && matches!(loc.home, super::Home::Buffer(_)) && !constant {
+            let offset = loc.offset + start * inner * self.width(x);
+            self.locs.insert((y, Form::Plain), Loc { offset, layout: activation(self.program, y), ..loc });
+            return Ok(());
+        }
+        let dims = vec![(outer, (from[axis] * inner) as i64), (to[axis], inner as i64), (inner, 1)];
+        self.copy(node, start * inner, &dims)
+    }
+
+    /// For each axis the source of each output position, in as few strided copies as the positions allow.
+    pub(super) fn select(
+        &mut self,
+        node: &Node,
+        sources: &[Vec<Option<usize>>],
+        fill: f32,
+    ) -> Result<(), Stop> {
+        let (Some(x), Some(y)) = (node.input(0), node.out()) else {
+            return Err(no_kernel("nothing to select"));
+        };
+        let from = self.program.shape(x).to_vec();
+        let to = self.program.shape(y).to_vec();
+        let (src, dst) = (strides(&from), strides(&to));
+        let mut parts = vec![CopyPart { source: 0, src: 0, dst: 0, dims: vec![] }];
+        for (axis, list) in sources.iter().enumerate() {
+            let runs = runs(list);
+            if parts.len() * runs.len() > 64 {
+                return Err(no_kernel("a selection of too many pieces"));
+            }
+            let mut next = vec![];
+            for part in &parts {
+                for (at, first, step, count) in &runs {
+                    let mut p = part.clone();
+                    p.src += 4 * first * src[axis];
+                    p.dst += 4 * at * dst[axis];
+                    p.dims.push(CopyDim {
+                        count: *count,
+                        src: 4 * step * src[axis] as i64,
+                        dst: 4 * dst[axis] as i64,
+                    });
+                    next.push(p);
+                }
+            }
+            parts = next;
+        }
+        let bytes = [self.bytes_of(x)?, self.bytes_of(y)?];
+        let x = self.need(x, Form::Plain, &node.place)?;
+        let to_loc = self.make_in(y, Form::Plain)?;
+        if sources.iter().flatten().any(Option::is_none) {
+            let spec = Elementwise {
+                expr: Expr { code: vec![Ins::Const(fill)] },
+                dims: vec![Dim { count: bytes[1] / 4, steps: vec![4] }],
+                base: vec![0],
+                bytes: vec![bytes[1]],
+            };
+            let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+            self.run(&node.place, kernel, vec![to_loc])?;
+        }
+        let copy = Copy { width: 4, parts, src_bytes: vec![bytes[0]], dst_bytes: bytes[1] };
+        let kernel = built(copy.build(self.code.emitter(), self.shared.options.threads))?;
+        self.run(&node.place, kernel, vec![x, to_loc])
+    }
+
+    pub(super) fn resize(&mut self, node: &Node, taps: &[Vec<Vec<(usize, f32)>>]) -> Result<(), Stop> {
+        let (Some(x), Some(y)) = (node.input(0), node.out()) else {
+            return Err(no_kernel("nothing to resize"));
+        };
+        let x = self.need(x, Form::Blocked, &node.place)?;
+        let y = self.make(y)?;
+        let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(no_kernel("no activation")) };
+        let mut all = [vec![vec![(0, 1.0)]], vec![vec![(0, 1.0)]], vec![vec![(0, 1.0)]]];
+        let first = 3 - taps.len();
+        for (to, from) in all[first..].iter_mut().zip(taps) {
+            *to = from.clone();
+        }
+        let spec = Resize { x: xl, y: yl, taps: all };
+        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let table = self.packed(crate::aligned::AlignedF32::from_slice(&spec.table()));
+        self.zero_halo(&y, &node.place)?;
+        self.run(&node.place, kernel, vec![x, table, y])
+    }
+
+    /// `LRN`: channels near the ends have fewer neighbours, each such channel is a step of its own.
+    pub(super) fn lrn(&mut self, node: &Node, p: &LrnParams) -> Result<(), Stop> {
+        let (Some(v), Some(y)) = (node.input(0), node.out()) else {
+            return Err(no_kernel("nothing to normalise"));
+        };
+        let shape = self.program.shape(v).to_vec();
+        let (n, c, inner) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
+        let bytes = self.bytes_of(v)?;
+        let x = self.need(v, Form::Plain, &node.place)?;
+        let to = self.make_in(y, Form::Plain)?;
+        let reach = |channel: usize| (p.reach.0.min(channel), p.reach.1.min(c - 1 - channel));
+        let mut first = 0;
+        while first < c {
+            let (before, after) = reach(first);
+            let count = (first..c).take_while(|ch| reach(*ch) == (before, after)).count();
+            // input 0 is the channel itself, then its neighbours
+            let mut offsets = vec![0i64];
+            offsets.extend((-(before as i64)..=after as i64).filter(|o| *o != 0));
+            let step = |o: i64| 4 * ((first as i64 + o) * inner as i64);
+            let mut base: Vec<i64> = offsets.iter().map(|o| step(*o)).collect();
+            base.push(step(0));
+            let operands = base.len();
+            let spec = Elementwise {
+                expr: lrn_expr(p, offsets.len()),
+                dims: vec![
+                    Dim { count: n, steps: vec![4 * (c * inner) as i64; operands] },
+                    Dim { count: count * inner, steps: vec![4; operands] },
+                ],
+                base,
+                bytes: vec![bytes; operands],
+            };
+            let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+            let mut args = vec![x; operands - 1];
+            args.push(to);
+            self.run(&node.place, kernel, args)?;
+            first += count;
+        }
         Ok(())
     }
 
@@ -80,7 +224,8 @@ impl Emit<'_> {
         let mut zeroed = false;
         for v in node.inputs.iter().flatten() {
             let blocks = self.program.shape(*v)[1].div_ceil(self.forms.cb);
-            if self.forms.inside.get(v) != Some(&(out, block)) {
+            let (root, first) = self.forms.root(out);
+            if self.forms.root(*v) != (root, first + block) {
                 let from = self.need(*v, Form::Blocked, &node.place)?;
                 let have = from.layout.ok_or_else(|| no_kernel("no activation"))?;
                 let total = layout.parent_blocks.unwrap_or(layout.blocks());
@@ -99,4 +244,67 @@ impl Emit<'_> {
         let _ = zeroed;
         Ok(())
     }
+}
+
+fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut out = vec![1; shape.len()];
+    for i in (0..shape.len().saturating_sub(1)).rev() {
+        out[i] = out[i + 1] * shape[i + 1];
+    }
+    out
+}
+
+/// Runs of positions whose sources are evenly spaced: `(position, first source, step, count)`.
+fn runs(sources: &[Option<usize>]) -> Vec<(usize, usize, i64, usize)> {
+    let mut out: Vec<(usize, usize, i64, usize)> = vec![];
+    for (at, source) in sources.iter().enumerate() {
+        let Some(s) = *source else { continue };
+        if let Some((start, first, step, count)) = out.last_mut()
+            && *start + *count == at
+        {
+            let next = *first as i64 + *step * *count as i64;
+            if *count == 1 {
+                *step = s as i64 - *first as i64;
+                *count = 2;
+                continue;
+            }
+            if next == s as i64 {
+                *count += 1;
+                continue;
+            }
+        }
+        out.push((at, s, 1, 1));
+    }
+    out
+}
+
+/// `x / (bias + alpha / size * sum of squares)^beta` of the channel (input 0) and its neighbours.
+fn lrn_expr(p: &LrnParams, inputs: usize) -> Expr {
+    let mut e = Expr::default();
+    let square = |e: &mut Expr, i: usize| {
+        let x = e.push(Ins::Input(i));
+        e.push(Ins::Binary(Binary::Mul, x, x))
+    };
+    let mut sum = square(&mut e, 0);
+    for i in 1..inputs {
+        let s = square(&mut e, i);
+        sum = e.push(Ins::Binary(Binary::Add, sum, s));
+    }
+    let factor = e.push(Ins::Const(p.alpha / p.size as f32));
+    let scaled = e.push(Ins::Binary(Binary::Mul, sum, factor));
+    let bias = e.push(Ins::Const(p.bias));
+    let base = e.push(Ins::Binary(Binary::Add, scaled, bias));
+    let root = |e: &mut Expr, x: usize| e.push(Ins::Unary(Unary::Sqrt, x));
+    let power = match p.beta {
+        0.5 => root(&mut e, base),
+        0.75 => {
+            let half = root(&mut e, base);
+            let quarter = root(&mut e, half);
+            e.push(Ins::Binary(Binary::Mul, half, quarter))
+        }
+        _ => base,
+    };
+    let x = e.push(Ins::Input(0));
+    let y = e.push(Ins::Binary(Binary::Div, x, power));
+    e.ending_at(y)
 }
