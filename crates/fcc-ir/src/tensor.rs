@@ -399,7 +399,7 @@ impl SparseTensor {
                 .iter()
                 .map(|&i| usize::try_from(i).ok().filter(|i| *i < elems).ok_or_else(|| bad(i.to_string())))
                 .collect::<Result<_>>()?,
-            [n, rank] if *n == nnz && *rank == self.shape.len() => indices
+            [n, rank] if *n == nnz && *rank == self.shape.len() && *rank > 0 => indices
                 .chunks(*rank)
                 .map(|at| {
                     at.iter().zip(&self.shape).try_fold(0usize, |offset, (&i, &d)| {
@@ -413,7 +413,13 @@ impl SparseTensor {
                 .collect::<Result<_>>()?,
             other => return Err(bad(format!("shape {other:?} for {nnz} values"))),
         };
-        let mut data = vec![0u8; elems.checked_mul(width).ok_or_else(|| bad("too many elements".into()))?];
+        let len = elems.checked_mul(width).ok_or_else(|| bad("too many elements".into()))?;
+        let mut data: Vec<u8> = vec![];
+        // a few bytes of a file can ask for any size: too much is an error, not an abort
+        data.try_reserve_exact(len).map_err(|_| {
+            Error::mismatch("dense form of a sparse tensor", format!("{len} bytes"), "what fits memory")
+        })?;
+        data.resize(len, 0);
         for (value, at) in self.values.bytes().chunks(width).zip(linear) {
             data[at * width..][..width].copy_from_slice(value);
         }

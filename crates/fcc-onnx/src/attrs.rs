@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::error::{At, quoted};
 use crate::export::Owner;
-use crate::import::Nesting;
+use crate::import_graph::Nesting;
 use crate::keep::{explicit, kept, put};
 use crate::proto::AttributeProto;
 use crate::proto::attribute_proto::AttributeType as T;

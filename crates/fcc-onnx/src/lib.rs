@@ -12,6 +12,7 @@ mod error;
 mod export;
 mod external;
 mod import;
+mod import_graph;
 mod keep;
 mod map;
 mod npy;
