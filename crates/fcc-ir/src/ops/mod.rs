@@ -33,7 +33,9 @@ pub mod binary;
 pub mod broadcast;
 pub mod cast;
 pub mod causal_conv;
+pub mod center_crop_pad;
 pub mod clip;
+pub mod col2im;
 pub mod compare;
 pub mod concat;
 pub mod constant;
@@ -52,6 +54,7 @@ pub mod flex_attention;
 pub mod gather;
 pub mod gemm;
 pub mod global_pool;
+pub mod grid_sample;
 pub mod identity;
 pub mod instance_normalization;
 pub mod integer;
@@ -68,10 +71,12 @@ pub mod nms;
 pub(crate) mod numeric;
 pub mod one_hot;
 pub mod optimizer;
+pub mod optional;
 pub mod pad;
 pub mod pool;
 pub mod predicate;
 pub mod quantize;
+pub mod random_values;
 pub mod range;
 pub mod recurrent;
 pub mod reduce;
@@ -83,15 +88,20 @@ pub mod rotary_embedding;
 pub mod scan;
 pub mod scatter;
 pub mod select;
+pub mod sequence;
+pub mod sequence_tensor;
 pub mod shape_of;
+pub mod signal;
 pub mod slice;
 pub mod softmax;
 pub mod space_depth;
 pub mod split;
 pub mod squeeze;
+pub mod strings;
 pub mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tf_idf;
 pub mod topk;
 pub mod transpose;
 pub mod trilu;
@@ -106,6 +116,7 @@ operators! {
     Adagrad => optimizer::ADAGRAD,
     Adam => optimizer::ADAM,
     Add => binary::ADD,
+    AffineGrid => grid_sample::AffineGrid,
     And => binary::AND,
     ArgMax => arg::ARG_MAX,
     ArgMin => arg::ARG_MIN,
@@ -116,20 +127,25 @@ operators! {
     Attention => attention::Attention,
     AveragePool => pool::AveragePool,
     BatchNormalization => batch_normalization::BatchNormalization,
+    Bernoulli => random_values::Bernoulli,
     BitCast => cast::BitCast,
     BitShift => binary::BIT_SHIFT,
     BitwiseAnd => binary::BITWISE_AND,
     BitwiseNot => predicate::BitwiseNot,
     BitwiseOr => binary::BITWISE_OR,
     BitwiseXor => binary::BITWISE_XOR,
+    BlackmanWindow => signal::BLACKMAN,
     Cast => cast::Cast,
     CastLike => cast::CastLike,
     CausalConvWithState => causal_conv::CausalConvWithState,
     Ceil => unary::CEIL,
     Celu => activation::CELU,
+    CenterCropPad => center_crop_pad::CenterCropPad,
     Clip => clip::Clip,
+    Col2Im => col2im::Col2Im,
     Compress => select::Compress,
     Concat => concat::Concat,
+    ConcatFromSequence => sequence_tensor::ConcatFromSequence,
     Constant => constant::Constant,
     ConstantOfShape => constant_of_shape::ConstantOfShape,
     Conv => conv::Conv,
@@ -139,6 +155,7 @@ operators! {
     Cosh => unary::COSH,
     CumProd => cumulative::CUM_PROD,
     CumSum => cumulative::CUM_SUM,
+    DFT => signal::Dft,
     DeformConv => deform_conv::DeformConv,
     DepthToSpace => space_depth::DepthToSpace,
     DequantizeLinear => quantize::DequantizeLinear,
@@ -167,7 +184,10 @@ operators! {
     GlobalMaxPool => global_pool::MAX,
     Greater => compare::GREATER,
     GreaterOrEqual => compare::GREATER_OR_EQUAL,
+    GridSample => grid_sample::GridSample,
     GroupNormalization => instance_normalization::GroupNormalization,
+    HammingWindow => signal::HAMMING,
+    HannWindow => signal::HANN,
     HardSigmoid => activation::HARD_SIGMOID,
     HardSwish => unary::HARD_SWISH,
     Hardmax => softmax::HARDMAX,
@@ -196,17 +216,22 @@ operators! {
     MaxUnpool => max_unpool::MaxUnpool,
     Mean => variadic::MEAN,
     MeanVarianceNormalization => lp_normalization::MeanVarianceNormalization,
+    MelWeightMatrix => signal::MelWeightMatrix,
     Min => variadic::MIN,
     Mish => unary::MISH,
     Mod => binary::MOD,
     Momentum => optimizer::MOMENTUM,
     Mul => binary::MUL,
+    Multinomial => random_values::Multinomial,
     Neg => unary::NEG,
     NegativeLogLikelihoodLoss => loss::NegativeLogLikelihoodLoss,
     NonMaxSuppression => nms::NonMaxSuppression,
     NonZero => select::NonZero,
     Not => predicate::Not,
     OneHot => one_hot::OneHot,
+    Optional => optional::Optional,
+    OptionalGetElement => optional::OptionalGetElement,
+    OptionalHasElement => optional::OptionalHasElement,
     Or => binary::OR,
     PRelu => binary::PRELU,
     Pad => pad::Pad,
@@ -216,6 +241,10 @@ operators! {
     QuantizeLinear => quantize::QuantizeLinear,
     RMSNormalization => layer_normalization::RmsNormalization,
     RNN => recurrent::RNN,
+    RandomNormal => random_values::NORMAL,
+    RandomNormalLike => random_values::NORMAL_LIKE,
+    RandomUniform => random_values::UNIFORM,
+    RandomUniformLike => random_values::UNIFORM_LIKE,
     Range => range::Range,
     Reciprocal => unary::RECIPROCAL,
     ReduceL1 => reduce::L1,
@@ -228,6 +257,7 @@ operators! {
     ReduceProd => reduce::PROD,
     ReduceSum => reduce::SUM,
     ReduceSumSquare => reduce::SUM_SQUARE,
+    RegexFullMatch => strings::RegexFullMatch,
     Relu => unary::RELU,
     Reshape => reshape::Reshape,
     Resize => resize::Resize,
@@ -235,11 +265,19 @@ operators! {
     RoiAlign => roi::RoiAlign,
     RotaryEmbedding => rotary_embedding::RotaryEmbedding,
     Round => unary::ROUND,
+    STFT => signal::Stft,
     Scan => scan::Scan,
     Scatter => scatter::SCATTER,
     ScatterElements => scatter::SCATTER_ELEMENTS,
     ScatterND => scatter::ScatterND,
     Selu => activation::SELU,
+    SequenceAt => sequence::SequenceAt,
+    SequenceConstruct => sequence::SequenceConstruct,
+    SequenceEmpty => sequence::SequenceEmpty,
+    SequenceErase => sequence::SequenceErase,
+    SequenceInsert => sequence::SequenceInsert,
+    SequenceLength => sequence::SequenceLength,
+    SequenceMap => sequence_tensor::SequenceMap,
     Shape => shape_of::Shape,
     Shrink => activation::SHRINK,
     Sigmoid => unary::SIGMOID,
@@ -254,8 +292,12 @@ operators! {
     Softsign => unary::SOFTSIGN,
     SpaceToDepth => space_depth::SpaceToDepth,
     Split => split::Split,
+    SplitToSequence => sequence_tensor::SplitToSequence,
     Sqrt => unary::SQRT,
     Squeeze => squeeze::Squeeze,
+    StringConcat => strings::StringConcat,
+    StringNormalizer => strings::StringNormalizer,
+    StringSplit => strings::StringSplit,
     Sub => binary::SUB,
     Sum => variadic::SUM,
     SwiGLU => swiglu::SwiGlu,
@@ -263,6 +305,7 @@ operators! {
     Tan => unary::TAN,
     Tanh => unary::TANH,
     TensorScatter => scatter::TensorScatter,
+    TfIdfVectorizer => tf_idf::TfIdfVectorizer,
     ThresholdedRelu => activation::THRESHOLDED_RELU,
     Tile => expand::Tile,
     TopK => topk::TopK,
