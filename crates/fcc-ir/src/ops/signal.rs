@@ -240,7 +240,8 @@ impl Operator for MelWeightMatrix {
         let (low, high) = (mel(edge(3)?), mel(edge(4)?));
         let bins = length / 2 + 1;
         let corner = |i: usize| {
-            let mel = low + (high - low) / (bands as f64 + 1.0) * i as f64;
+            // the step that the reference and ONNX Runtime take: one more than there are gaps
+            let mel = low + (high - low) / (bands as f64 + 2.0) * i as f64;
             let hz = 700.0 * (10f64.powf(mel / 2595.0) - 1.0);
             ((length as f64 + 1.0) * hz / rate as f64).floor()
         };
