@@ -1,12 +1,11 @@
 //! Builds the nodes of a replacement: each in the form valid for the model's opset, each with its type at once.
 use crate::context::FactMap;
-use crate::report::Size;
 use crate::rule::Declined;
 use fcc_ir::attr::Attrs;
 use fcc_ir::infer::infer_op;
 use fcc_ir::op::Fact;
 use fcc_ir::{DType, Dim, Function, Graph, NewNode, NodeId, Result, Tensor, ValueId, ValueType};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// Constants that rules made from other constants, so that nodes which share a weight go on sharing it.
 #[derive(Default)]
@@ -33,6 +32,8 @@ pub struct Builder<'a> {
     /// What new names begin with.
     pub(crate) root: String,
     pub(crate) made: Vec<NodeId>,
+    /// Lists and shapes that this rewrite asked for before.
+    pub(crate) asked: HashMap<(String, Vec<i64>), ValueId>,
     pub(crate) max_nodes: usize,
     /// A function's body cannot hold initializers: constants are nodes there.
     pub(crate) constants_as_nodes: bool,
@@ -135,8 +136,15 @@ impl Builder<'_> {
         self.shared.0.insert(id, Derived { value, made, _source: source.clone() });
         Ok(value)
     }
+    /// A list of integers; asked for again under the same hint, it is the same constant.
     fn ints(&mut self, hint: &str, values: &[i64]) -> Result<ValueId, Declined> {
-        self.constant(hint, Tensor::from_i64s(values))
+        let key = (hint.to_string(), values.to_vec());
+        if let Some(known) = self.asked.get(&key) {
+            return Ok(*known);
+        }
+        let value = self.constant(hint, Tensor::from_i64s(values))?;
+        self.asked.insert(key, value);
+        Ok(value)
     }
 
     // ---- nodes
@@ -329,7 +337,12 @@ impl Builder<'_> {
     }
     /// The extent of a value along an axis, as an `int64` vector of one element.
     fn extent(&mut self, value: ValueId, axis: usize) -> Result<ValueId, Declined> {
-        let shape = self.op("Shape", "shape", &[value], Attrs::new())?;
+        let key = (format!("shape of {value:?}"), vec![]);
+        let shape = match self.asked.get(&key) {
+            Some(known) => *known,
+            None => self.op("Shape", "shape", &[value], Attrs::new())?,
+        };
+        self.asked.insert(key, shape);
         let axis = to_i64(axis)?;
         self.slice(shape, &[axis], &[axis + 1], &[0], &[1])
     }
@@ -383,27 +396,6 @@ impl Builder<'_> {
             all => self.op("Concat", "concat", all, Attrs::new().with("axis", to_i64(axis)?)),
         }
     }
-
-    /// Constants that the new nodes read, each counted once.
-    pub(crate) fn constants_read(&self) -> Size {
-        constants_of(self.graph, &self.made)
-    }
-}
-
-/// The constants that these nodes read, each counted once.
-pub(crate) fn constants_of(graph: &Graph, nodes: &[NodeId]) -> Size {
-    let mut read: BTreeMap<ValueId, Tensor> = BTreeMap::new();
-    for id in nodes.iter().filter(|id| graph.contains(**id)) {
-        for value in graph.inputs_of(*id).into_iter().flatten() {
-            if let Some(t) = graph.constant(value) {
-                read.insert(value, t);
-            }
-        }
-    }
-    read.values().fold(Size::default(), |size, t| Size {
-        bytes: size.bytes + t.byte_len() as u64,
-        elements: size.elements + t.len() as u64,
-    })
 }
 
 fn same_bytes(a: &Tensor, b: &Tensor) -> bool {

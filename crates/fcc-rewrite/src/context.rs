@@ -116,10 +116,7 @@ impl<'a> Cx<'a> {
     }
     /// The tensor behind a value that is the same in every run, one captured from an enclosing graph included.
     pub fn constant(&self, value: ValueId) -> Option<Tensor> {
-        if let NodeKind::Capture(i) = self.graph.node(value.node).kind {
-            return self.captures.get(i as usize)?.value.clone();
-        }
-        self.graph.constant(value)
+        known_constant(self.graph, self.captures, value)
     }
     /// What inference computed of a value that is the same in every run.
     pub fn value(&self, value: ValueId) -> Option<Tensor> {
@@ -157,6 +154,15 @@ impl<'a> Cx<'a> {
     }
 }
 
+/// The tensor behind a value that is the same in every run, one captured from an enclosing graph included.
+pub(crate) fn known_constant(graph: &Graph, captures: &[Fact], value: ValueId) -> Option<Tensor> {
+    match graph.node(value.node).kind {
+        NodeKind::Capture(i) => captures.get(i as usize)?.value.clone(),
+        _ => graph.constant(value),
+    }
+}
+
+/// Whether a node is of ONNX's own operators.
 pub(crate) fn is_onnx(op: &OpNode) -> bool {
     matches!(op.domain.as_str(), "" | "ai.onnx") && op.overload.is_empty()
 }

@@ -1,13 +1,13 @@
 //! Runs passes over a model: every graph in it, every candidate, and the report.
-use crate::builder::{Builder, SharedConstants, constants_of};
-use crate::context::{Cx, FactMap, Limits};
+use crate::builder::{Builder, SharedConstants};
+use crate::context::{Cx, FactMap, Limits, known_constant};
 use crate::passes::{Pass, PassKind};
 use crate::report::{Attempt, Outcome, PassSummary, Report, Row, Size};
 use crate::rule::{AnyRule, Declined, Prepared};
 use fcc_ir::infer::infer;
 use fcc_ir::op::Fact;
-use fcc_ir::{At, Error, Function, Graph, Model, NodeId, NodeKind, Result, ValueId, ValueType, verify};
-use std::collections::{BTreeSet, HashSet};
+use fcc_ir::{At, Error, Function, Graph, Model, NodeId, NodeKind, Result, Slot, ValueId, ValueType, verify};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// When a hook is called.
@@ -140,7 +140,10 @@ impl Driver<'_> {
     fn graph(&mut self, graph: &mut Graph, pass: &Pass, scope: &Scope<'_>) -> Result<()> {
         match &pass.kind {
             PassKind::Rules { rules, repeat } => self.rules(graph, pass, rules, *repeat, scope)?,
-            PassKind::RemoveUnused => self.remove_unused(graph, pass, scope),
+            PassKind::RemoveUnused => {
+                self.remove_unused(graph, pass, scope);
+                return Ok(());
+            }
         }
         let owners: Vec<NodeId> = graph.ops()?.into_iter().filter(|id| has_graphs(graph, *id)).collect();
         if owners.is_empty() {
@@ -156,15 +159,14 @@ impl Driver<'_> {
                 .into_iter()
                 .map(|v| (graph.value_name(v).to_string(), facts.get(v).cloned().unwrap_or_default()))
                 .collect();
-            let name = row_name(graph, owner);
-            let prefix = if scope.path.is_empty() { String::new() } else { format!("{}/", scope.path) };
+            let path = path_of(scope.path, &row_name(graph, owner));
             let Some(op) = graph.node_mut(owner).op_mut() else { continue };
             let labels: Vec<String> = graph_labels(&op.attrs);
             for (sub, label) in op.attrs.graphs_mut().zip(labels) {
                 sub.outer_names = outer.clone();
                 name_captures(sub, &captured)?;
                 let facts: Vec<Fact> = captured.iter().map(|(_, f)| f.clone()).collect();
-                let path = format!("{prefix}{name}.{label}");
+                let path = format!("{path}.{label}");
                 let inner = Scope {
                     path: &path,
                     functions: scope.functions,
@@ -177,7 +179,20 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Removes what no output needs, in subgraphs first: what only they captured is not needed outside either.
     fn remove_unused(&mut self, graph: &mut Graph, pass: &Pass, scope: &Scope<'_>) {
+        for owner in graph.nodes() {
+            let path = path_of(scope.path, &row_name(graph, owner));
+            let Some(op) = graph.node_mut(owner).op_mut() else { continue };
+            let labels = graph_labels(&op.attrs);
+            for (sub, label) in op.attrs.graphs_mut().zip(&labels) {
+                let path = format!("{path}.{label}");
+                self.remove_unused(sub, pass, &Scope { path: &path, ..*scope });
+            }
+            if !labels.is_empty() {
+                drop_unused_captures(graph, owner);
+            }
+        }
         let before = constants(graph);
         let unused: Vec<(String, String)> = unused(graph);
         graph.sweep();
@@ -258,7 +273,7 @@ impl Driver<'_> {
             number: None,
             reason: None,
             tried: vec![],
-            before: constants_of(graph, &[node]),
+            before: constants_of(graph, scope.captures, &[node]),
             after: None,
             made: vec![],
         };
@@ -368,11 +383,13 @@ fn apply(
         at,
         root,
         made: vec![],
+        asked: HashMap::new(),
         max_nodes,
         constants_as_nodes: scope.constants_as_nodes,
     };
     let built = (prepared.action)(&mut builder);
-    let (made, after) = (std::mem::take(&mut builder.made), builder.constants_read());
+    let after = constants_of(builder.graph, scope.captures, &builder.made);
+    let made = std::mem::take(&mut builder.made);
     let checked = built.and_then(|new| {
         let (was, is) = (builder.ty(old), builder.ty(new));
         let kept = keeps_type(&was, &is)?;
@@ -381,20 +398,20 @@ fn apply(
     let (new, ty) = match checked {
         Ok(found) => found,
         Err(declined) => {
-            remove_dead(graph, made.into_iter().rev().collect());
+            remove_dead(graph, &[], made.into_iter().rev().collect());
             return Ok(Err(declined));
         }
     };
     if let Err(why) = redirect(graph, old, new, made.contains(&new.node)) {
-        remove_dead(graph, made.into_iter().rev().collect());
+        remove_dead(graph, &[], made.into_iter().rev().collect());
         return Ok(Err(why.into()));
     }
     graph.set_ty(new, ty.clone());
     let mut fact = facts.get(new).cloned().unwrap_or_default();
     fact.ty = ty;
     facts.set(new, fact);
-    let before = remove_dead(graph, vec![old.node]);
-    remove_dead(graph, made.iter().rev().copied().collect());
+    let before = remove_dead(graph, scope.captures, vec![old.node]);
+    remove_dead(graph, &[], made.iter().rev().copied().collect());
     let made: Vec<NodeId> = made.into_iter().filter(|id| graph.contains(*id)).collect();
     let names = made.iter().filter(|id| graph.op(**id).is_some()).map(|id| row_name(graph, *id)).collect();
     Ok(Ok(Done { made, names, before, after }))
@@ -426,7 +443,7 @@ fn redirect(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool) -> Resu
 }
 
 /// Removes these nodes if nothing uses them, then what only they used. Answers with the constants they read.
-fn remove_dead(graph: &mut Graph, mut work: Vec<NodeId>) -> Size {
+fn remove_dead(graph: &mut Graph, captures: &[Fact], mut work: Vec<NodeId>) -> Size {
     let mut removed = Size::default();
     let mut counted = BTreeSet::new();
     work.reverse();
@@ -437,7 +454,7 @@ fn remove_dead(graph: &mut Graph, mut work: Vec<NodeId>) -> Size {
         let feeds: Vec<ValueId> =
             graph.inputs_of(id).into_iter().flatten().chain(graph.captures_of(id)).collect();
         let constants: Vec<(ValueId, Size)> =
-            feeds.iter().filter_map(|v| Some((*v, size_of(&graph.constant(*v)?)))).collect();
+            feeds.iter().filter_map(|v| Some((*v, size_of(&known_constant(graph, captures, *v)?)))).collect();
         if graph.remove(id).is_ok() {
             for (value, size) in constants {
                 if counted.insert(value) {
@@ -449,6 +466,20 @@ fn remove_dead(graph: &mut Graph, mut work: Vec<NodeId>) -> Size {
         }
     }
     removed
+}
+
+/// The constants that these nodes read, each counted once.
+fn constants_of(graph: &Graph, captures: &[Fact], nodes: &[NodeId]) -> Size {
+    let mut read: BTreeMap<ValueId, Size> = BTreeMap::new();
+    for value in nodes.iter().flat_map(|id| graph.inputs_of(*id)).flatten() {
+        if let Some(t) = known_constant(graph, captures, value) {
+            read.insert(value, size_of(&t));
+        }
+    }
+    read.values().fold(Size::default(), |sum, size| Size {
+        bytes: sum.bytes + size.bytes,
+        elements: sum.elements + size.elements,
+    })
 }
 
 fn size_of(t: &fcc_ir::Tensor) -> Size {
@@ -463,6 +494,42 @@ pub(crate) fn row_name(graph: &Graph, id: NodeId) -> String {
     } else {
         node.name.clone()
     }
+}
+
+/// The path of a node's subgraphs, without their label.
+fn path_of(outer: &str, owner: &str) -> String {
+    if outer.is_empty() { owner.into() } else { format!("{outer}/{owner}") }
+}
+
+/// Leaves out what the subgraphs of a node capture and do not use, and numbers the rest from 0.
+fn drop_unused_captures(graph: &mut Graph, owner: NodeId) {
+    let captured = graph.captures_of(owner);
+    let Some(op) = graph.op(owner) else { return };
+    let used: BTreeSet<u32> = op.attrs.graphs().flat_map(capture_indices).collect();
+    if used.len() == captured.len() {
+        return;
+    }
+    let index = |i: &u32| u32::try_from(used.range(..i).count()).unwrap_or(u32::MAX);
+    if let Some(op) = graph.node_mut(owner).op_mut() {
+        for sub in op.attrs.graphs_mut() {
+            for id in sub.nodes() {
+                if let NodeKind::Capture(i) = &mut sub.node_mut(id).kind {
+                    *i = index(i);
+                }
+            }
+        }
+    }
+    for (i, value) in (0u32..).zip(captured) {
+        graph.disconnect(owner, Slot::Capture(i));
+        if used.contains(&i) {
+            graph.connect(value, owner, Slot::Capture(index(&i)));
+        }
+    }
+}
+
+fn capture_indices(sub: &Graph) -> Vec<u32> {
+    let kinds = sub.nodes().into_iter().map(|id| sub.node(id).kind.clone());
+    kinds.filter_map(|k| if let NodeKind::Capture(i) = k { Some(i) } else { None }).collect()
 }
 
 fn has_graphs(graph: &Graph, id: NodeId) -> bool {

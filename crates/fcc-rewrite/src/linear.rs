@@ -4,7 +4,7 @@ use crate::context::{Cx, dims_text};
 use crate::rule::Declined;
 use crate::weights::{permute, scalar, scaled_exactly, spread};
 use fcc_ir::ops::gemm;
-use fcc_ir::{DType, Dim, NodeId, OpNode, Result, Tensor, ValueId};
+use fcc_ir::{DType, Dim, Error, NodeId, OpNode, Result, Tensor, ValueId};
 
 /// `y = alpha * (x @ w) + bias`, or `w @ x` where the weight stands on the left.
 #[derive(Debug, Clone)]
@@ -40,9 +40,10 @@ pub(crate) struct Linear {
 pub(crate) struct Bias {
     pub value: ValueId,
     pub beta: f32,
-    /// The constant, if it holds one element for each feature, or one for all.
-    pub by_feature: Option<Tensor>,
-    pub is_constant: bool,
+    /// The constant, if it is one.
+    pub constant: Option<Tensor>,
+    /// Whether it is a constant that holds one element for each feature, or one for all.
+    pub by_feature: bool,
 }
 
 /// Reads a Gemm or a MatMul (the pattern looked at its name). Errs where it is not linear in one operand.
@@ -53,6 +54,11 @@ pub(crate) fn linear(cx: &Cx<'_>, node: NodeId) -> Result<Linear, Declined> {
     let linear = if op.op_type == "Gemm" { gemm(cx, node, op)? } else { matmul(cx, node)? };
     if linear.k == 0 || linear.m == 0 {
         return Err(Declined::new("weight", format!("{:?}", linear.w.shape()), "at least one element"));
+    }
+    if let Some(Bias { constant: Some(t), beta, .. }) = &linear.bias
+        && scaled_exactly(t, *beta).is_none()
+    {
+        return Err(Declined::new("beta", beta, "a factor whose product with the constant C is exact"));
     }
     match linear.w.dtype() {
         DType::F32 | DType::F64 | DType::F16 => Ok(linear),
@@ -73,11 +79,10 @@ fn gemm(cx: &Cx<'_>, node: NodeId, op: &OpNode) -> Result<Linear, Declined> {
         return Err(Declined::new("rank of the weight", w.rank(), 2));
     };
     let (m, k) = if w_is_mk { (d0, d1) } else { (d1, d0) };
-    let bias = cx.graph().input(node, 2).map(|value| Bias {
-        value,
-        beta: params.beta,
-        by_feature: cx.constant(value).filter(|t| is_by_feature(t.shape(), m, 2, 1)),
-        is_constant: cx.constant(value).is_some(),
+    let bias = cx.graph().input(node, 2).map(|value| {
+        let constant = cx.constant(value);
+        let by_feature = constant.as_ref().is_some_and(|t| is_by_feature(t.shape(), m, 2, 1));
+        Bias { value, beta: params.beta, constant, by_feature }
     });
     Ok(Linear {
         x: a,
@@ -153,7 +158,7 @@ fn added_bias(cx: &Cx<'_>, linear: &Linear) -> Option<(ValueId, Bias)> {
     let broadcasts = op.version >= 7
         || (slot == 0 && t.shape() == [linear.m] && from_end == 1 && op.attrs.get("axis").is_none())
         || t.rank() == linear.x_rank;
-    broadcasts.then_some((cx.out(add), Bias { value, beta: 1.0, by_feature: Some(t), is_constant: true }))
+    broadcasts.then_some((cx.out(add), Bias { value, beta: 1.0, constant: Some(t), by_feature: true }))
 }
 
 /// Whether a shape that is broadcast to rank `rank` varies at most along the axis of the `m` features, which is
@@ -161,6 +166,11 @@ fn added_bias(cx: &Cx<'_>, linear: &Linear) -> Option<(ValueId, Bias)> {
 fn is_by_feature(shape: &[usize], m: usize, rank: usize, from_end: usize) -> bool {
     shape.len() <= rank
         && shape.iter().rev().enumerate().all(|(i, &d)| d == 1 || (i + 1 == from_end && d == m))
+}
+
+/// `factor * t`, which `linear` found to be exact.
+fn scaled(t: &Tensor, factor: f32) -> Result<Tensor> {
+    scaled_exactly(t, factor).ok_or_else(|| Error::mismatch("factor", factor, "one whose products are exact"))
 }
 
 impl Linear {
@@ -195,19 +205,20 @@ impl Linear {
         Ok((value, folded.is_some()))
     }
 
-    /// The bias as a vector `[M]`, if it is one by feature and `beta` times it is exact.
-    pub fn channel_bias(&self, b: &mut Builder<'_>) -> Result<Option<ValueId>, Declined> {
-        let Some(Bias { value, beta, by_feature: Some(t), .. }) = &self.bias else { return Ok(None) };
-        let Some(scaled) = scaled_exactly(t, *beta) else { return Ok(None) };
+    /// A constant bias as a vector `[M]`, if it is one by feature.
+    fn channel_bias(&self, b: &mut Builder<'_>) -> Result<Option<ValueId>, Declined> {
+        let Some(Bias { value, beta, constant: Some(t), by_feature: true }) = &self.bias else {
+            return Ok(None);
+        };
         if t.shape() == [self.m] && *beta == 1.0 {
             return Ok(Some(*value));
         }
         let key = format!("bias [{}] beta {beta}", self.m);
-        b.derived(t, &key, "bias", |_| spread(&scaled, self.m)).map(Some)
+        b.derived(t, &key, "bias", |t| spread(&scaled(t, *beta)?, self.m)).map(Some)
     }
 
     /// `conv` computes the product from `(weight, bias)`, in the layout of y; this adds what the Conv cannot hold:
-    /// a factor or a bias that would have to be rounded, and a bias that is not one by feature.
+    /// a factor that would have to be rounded, and a bias that is not one by feature.
     pub fn with_rest(
         &self,
         b: &mut Builder<'_>,
@@ -221,17 +232,20 @@ impl Linear {
             y = b.mul(y, alpha)?;
         }
         let Some(bias) = self.bias.as_ref().filter(|_| channel.is_none()) else { return Ok(y) };
-        let mut value = bias.value;
-        if bias.beta != 1.0 {
-            let beta = b.constant("beta", scalar(self.w.dtype(), bias.beta)?)?;
-            value = b.mul(value, beta)?;
-        }
+        let value = match &bias.constant {
+            _ if bias.beta == 1.0 => bias.value,
+            Some(t) => b.derived(t, &format!("beta {}", bias.beta), "bias", |t| scaled(t, bias.beta))?,
+            None => {
+                let beta = b.constant("beta", scalar(self.w.dtype(), bias.beta)?)?;
+                b.mul(bias.value, beta)?
+            }
+        };
         b.add(y, value)
     }
 
     /// What the replacement reads of the graph: `x` and a bias that is not constant.
     pub fn sources(&self, x: ValueId) -> Vec<ValueId> {
-        let bias = self.bias.as_ref().filter(|b| !b.is_constant).map(|b| b.value);
+        let bias = self.bias.as_ref().filter(|b| b.constant.is_none()).map(|b| b.value);
         [Some(x), bias].into_iter().flatten().collect()
     }
 

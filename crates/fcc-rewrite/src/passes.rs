@@ -18,7 +18,7 @@ pub enum PassKind {
     Rules {
         /// The rules, in the order of trying.
         rules: Vec<&'static dyn AnyRule>,
-        /// Whether to go on until nothing changes. Such passes report what they rewrote, not what they left.
+        /// Whether to go on until nothing changes. What is declined in the last round is reported.
         repeat: bool,
     },
     /// Removes nodes, initializers and captures that no output needs.

@@ -6,6 +6,7 @@
 //! Where there are too many coefficients for that, integer vectors probe the two maps: both are exact, so a
 //! coefficient that differs escapes one probe in about a thousand, and none in practice.
 use crate::Limits;
+use crate::context::known_constant;
 use crate::driver::{Options, Site, run};
 use crate::passes::{Pass, PassKind};
 use crate::report::Outcome;
@@ -58,10 +59,11 @@ pub const LINEAR_RULES: &[&str] = &[
     "pointwise-conv-to-matmul",
 ];
 
-/// Proves the rewrite that is about to be made; `None` if the rule is not in [`LINEAR_RULES`]. For
-/// [`Options::on_match`]. Errors where both sides differ, naming the coefficient.
+/// Proves the rewrite that is about to be made; `None` if the rule is not in [`LINEAR_RULES`], or a source's rank is
+/// not known, as in the body of a function. For [`Options::on_match`]. Errors where both sides differ, naming the coefficient.
 pub fn prove(site: &Site<'_>) -> Result<Option<Proof>> {
-    if !LINEAR_RULES.contains(&site.rule.name()) {
+    let ranked = |v: &ValueId| site.graph.ty(*v).as_tensor().is_some_and(|t| t.shape.is_some());
+    if !LINEAR_RULES.contains(&site.rule.name()) || !site.sources.iter().all(ranked) {
         return Ok(None);
     }
     let node = crate::driver::row_name(site.graph, site.node);
@@ -155,7 +157,7 @@ fn cut_out(site: &Site<'_>) -> Result<Model> {
                 continue;
             };
             if !copied.contains_key(&value) {
-                let known = from.constant(value).or_else(|| captured(site, value));
+                let known = known_constant(from, site.captures, value);
                 let t = known
                     .ok_or_else(|| Error::invalid(format!("{} is not known", from.place(value.node))))?;
                 let t = if t.dtype().is_float() { integers(&t, &mut next)? } else { t };
@@ -185,14 +187,6 @@ fn cut_out(site: &Site<'_>) -> Result<Model> {
     model.functions = site.functions.to_vec();
     infer(&mut model.graph, &model.functions)?;
     Ok(model)
-}
-
-/// The value that a capture stands for, if it is the same in every run.
-fn captured(site: &Site<'_>, value: ValueId) -> Option<Tensor> {
-    match site.graph.node(value.node).kind {
-        fcc_ir::NodeKind::Capture(i) => site.captures.get(i as usize)?.value.clone(),
-        _ => None,
-    }
 }
 
 /// The operators that `value` needs down to the sources and constants, producers first.

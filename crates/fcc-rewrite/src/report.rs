@@ -131,6 +131,9 @@ impl Row {
         let mut what = match (&self.reason, self.made.as_slice()) {
             (Some(reason), _) => format!("declined: {reason}"),
             (None, []) => "removed".into(),
+            (None, made) if made.len() > 12 => {
+                format!("-> {} … ({} nodes)", made[..3].join(", "), made.len())
+            }
             (None, made) => format!("-> {}", made.join(", ")),
         };
         for t in &self.tried {
@@ -158,7 +161,8 @@ impl fmt::Display for Report {
                 writeln!(f, "{}", row[4])?;
             }
         }
-        for p in &self.passes {
+        let active = self.passes.iter().filter(|p| p.rewritten + p.declined > 0);
+        for p in active {
             writeln!(
                 f,
                 "{}: {} rewritten, {} declined; {} -> {} nodes, constants {} -> {}",

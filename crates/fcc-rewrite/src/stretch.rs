@@ -380,9 +380,11 @@ impl Side<'_> {
         let (values, native) = if constant {
             (plain(false)?, inherited)
         } else {
-            match plain(true) {
-                Ok(values) => (values, inherited),
-                Err(_) => {
+            // the constants of a subgraph keep their type, so that it runs in that
+            let wide = if op.attrs.graphs().next().is_some() { None } else { plain(true).ok() };
+            match wide {
+                Some(values) => (values, inherited),
+                None => {
                     let narrowed = narrowed(graph, id, &inputs, op, functions, &captures, &wanted)?;
                     let unit = narrowed.iter().filter_map(|v| v.as_tensor().ok()).map(|t| epsilon(t.dtype()));
                     let unit = unit.fold(inherited, f64::max);

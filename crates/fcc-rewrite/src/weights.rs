@@ -117,13 +117,15 @@ pub(crate) fn scaled_exactly(t: &Tensor, factor: f32) -> Option<Tensor> {
         DType::F32 => scale!(f32, f64::from, |v: f64| v as f32),
         DType::F16 => scale!(f16, f16::to_f64, f16::from_f64),
         DType::BF16 => scale!(bf16, bf16::to_f64, bf16::from_f64),
-        // in f64 only a power of two is certain, away from the ends of the range
         DType::F64 => {
-            let power_of_two = factor.abs().to_bits().trailing_zeros() >= 52 && factor.is_normal();
-            let values = t.as_slice::<f64>().ok()?;
-            let fits = |v: f64| v == 0.0 || (v * factor).is_normal();
-            (power_of_two && values.iter().all(|v| fits(*v)))
-                .then(|| Tensor::new(t.shape(), values.iter().map(|v| v * factor).collect()).ok())?
+            // the remainder of a rounded product is itself a number, unless the product is tiny
+            let exact = |v: f64| {
+                let p = v * factor;
+                let tiny = p.abs() < 2f64.powi(-960) && v != 0.0;
+                (p.is_finite() && !tiny && v.mul_add(factor, -p) == 0.0).then_some(p)
+            };
+            let scaled: Option<Vec<f64>> = t.as_slice::<f64>().ok()?.iter().map(|v| exact(*v)).collect();
+            Tensor::new(t.shape(), scaled?).ok()
         }
         _ => None,
     }
@@ -185,6 +187,8 @@ mod tests {
         let double = Tensor::new(vec![1], vec![0.1f64]).unwrap();
         assert_eq!(scaled_exactly(&double, 0.5), Some(Tensor::new(vec![1], vec![0.05f64]).unwrap()));
         assert_eq!(scaled_exactly(&double, 3.0), None);
+        let whole = Tensor::new(vec![1], vec![7f64]).unwrap();
+        assert_eq!(scaled_exactly(&whole, 3.0), Some(Tensor::new(vec![1], vec![21f64]).unwrap()));
     }
 
     #[test]

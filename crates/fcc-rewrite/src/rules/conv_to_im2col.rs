@@ -46,7 +46,7 @@ rule_type! {
     /// - the weight or the bias is not constant;
     /// - the indices would exceed the budget;
     /// - symbolic extents with SAME padding and strides above 1 (the padding depends on the extent), or with more
-    ///   kernel elements than a rewrite may make nodes.
+    ///   kernel elements than a rewrite may make nodes, or with strides before opset 10.
     pub(crate) struct ConvToIm2colGemm = "conv-to-im2col-gemm";
 }
 
@@ -71,6 +71,17 @@ impl Rule for ConvToIm2colGemm {
             }
             None => {
                 static_pads(&conv)?;
+                if cx.opset() < 10 && conv.window.strides.iter().any(|s| *s != 1) {
+                    return Err(Declined::new(
+                        "opset of ai.onnx for Slice with steps",
+                        cx.opset(),
+                        "at least 10",
+                    ));
+                }
+                if cx.opset() < 5 && conv.group != 1 {
+                    let what = "opset of ai.onnx for Reshape to a computed shape";
+                    return Err(Declined::new(what, cx.opset(), "at least 5"));
+                }
                 if conv.taps().saturating_mul(5) >= cx.limits().nodes {
                     return Err(Declined::new(
                         format!("kernel elements with spatial extents {}", dims_text(&conv.spatial)),
@@ -200,8 +211,8 @@ fn static_pads(conv: &Convolution) -> Result<(Vec<usize>, Vec<usize>), Declined>
         AutoPad::Valid => Ok((vec![0; rank], vec![0; rank])),
         AutoPad::SameUpper | AutoPad::SameLower => {
             if w.strides.iter().any(|s| *s != 1) {
-                let what =
-                    format!("strides with {:?} and spatial extents {}", w.auto_pad, dims_text(&conv.spatial));
+                let same = if w.auto_pad == AutoPad::SameUpper { "SAME_UPPER" } else { "SAME_LOWER" };
+                let what = format!("strides with {same} and spatial extents {}", dims_text(&conv.spatial));
                 return Err(Declined::new(what, format!("{:?}", w.strides), format!("{:?}", vec![1; rank])));
             }
             let (mut begins, mut ends) = (vec![], vec![]);

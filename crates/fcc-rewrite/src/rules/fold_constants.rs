@@ -69,25 +69,25 @@ impl Rule for FoldConstants {
             cx.graph().inputs_of(node).iter().map(|v| v.and_then(|v| cx.constant(v))).collect();
         let given: u64 = inputs.iter().flatten().map(|t| t.byte_len() as u64).sum();
         let allowed = given.max(cx.limits().folded_bytes);
-        let tensor = match cx.value(value) {
+        let known = cx.value(value);
+        let predicted = match &known {
+            Some(t) => Some(t.byte_len()),
+            None => {
+                cx.tensor(value).and_then(|t| t.dtype.byte_len(fcc_ir::elem_count(&t.known_shape()?).ok()?))
+            }
+        };
+        match predicted {
+            Some(bytes) if bytes as u64 <= allowed => {}
+            // the shape depends on the data, as in NonZero: no larger than a few times the input
+            None if given <= 1 << 16 => {}
+            got => {
+                let got = got.map_or("an unknown number of bytes".into(), |b| format!("{b} bytes"));
+                return Err(Declined::new("size of the value", got, format!("at most {allowed} bytes")));
+            }
+        }
+        let tensor = match known {
             Some(known) => known,
             None => {
-                let predicted = cx
-                    .tensor(value)
-                    .and_then(|t| t.dtype.byte_len(fcc_ir::elem_count(&t.known_shape()?).ok()?));
-                match predicted {
-                    Some(bytes) if bytes as u64 <= allowed => {}
-                    // the shape depends on the data, as in NonZero: no larger than a few times the input
-                    None if given <= 1 << 16 => {}
-                    got => {
-                        let got = got.map_or("an unknown number of bytes".into(), |b| format!("{b} bytes"));
-                        return Err(Declined::new(
-                            "size of the value",
-                            got,
-                            format!("at most {allowed} bytes"),
-                        ));
-                    }
-                }
                 let Some(op) = cx.graph().op(node) else {
                     return Err(Declined::new("node", cx.graph().place(node), "an operator"));
                 };

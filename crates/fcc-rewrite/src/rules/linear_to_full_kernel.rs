@@ -34,13 +34,14 @@ rule_type! {
     /// ```
     ///
     /// # Exactness
-    /// The rewritten layer is the same function of real numbers: weights are moved and never rounded. `alpha` and
-    /// `beta` go into the weight and the bias only where every product is exact in the element type; else a `Mul`
-    /// stays. A bias that is not one by feature stays as an `Add`.
+    /// The rewritten layer is the same function of real numbers: weights are moved and never rounded. `alpha` goes
+    /// into the weight only where every product is exact in the element type; else a `Mul` stays. `beta` times a
+    /// constant bias must be exact. A bias that is not one by feature stays as an `Add`.
     ///
     /// # Declines
     /// - the weight is not constant, can be overridden by callers, or is dequantised at run time;
     /// - the input does not come from a flattened value of rank 3 to 5 with fixed channels and spatial extents;
+    /// - `beta` times the constant bias would have to be rounded;
     /// - `transA`, a constant left operand, an input that is not `[N, features]`.
     pub(crate) struct LinearToFullKernelConv = "linear-to-full-kernel-conv";
 }

@@ -33,7 +33,6 @@ rule_type! {
     /// ```
     ///
     /// # Declines
-    /// - nothing further down undoes the layout;
     /// - the operands come through different layouts, or are not constant and come through none.
     pub(crate) struct SinkLayout = "sink-layout";
 }
@@ -108,17 +107,14 @@ impl Rule for SinkLayout {
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<NodeId> {
         let elementwise = is_elementwise(cx, node) || cx.op(node, "BatchNormalization").is_some();
         let single = cx.graph().node(node).outputs().len() == 1;
-        (elementwise && single && layout_before(cx, node).is_some()).then_some(node)
+        let (layout, _) = layout_before(cx, node).filter(|_| elementwise && single)?;
+        is_undone(cx, cx.out(node), &layout).then_some(node)
     }
     fn guard(&self, cx: &Cx<'_>, node: NodeId) -> Result<Match<Plan>, Declined> {
         let Some((layout, _)) = layout_before(cx, node) else {
             return Err(Declined::new("operands", "no layout", "one that can be read"));
         };
         let operands = operands(cx, node, &layout)?;
-        let y = cx.out(node);
-        if !is_undone(cx, y, &layout) {
-            return Err(Declined::new("users", "none that undoes the layout", "one"));
-        }
         let sources = operands
             .iter()
             .filter_map(|o| match o {
@@ -126,7 +122,7 @@ impl Rule for SinkLayout {
                 Operand::Absent | Operand::Scalar(_) | Operand::Constant(..) => None,
             })
             .collect();
-        Ok(Match { replaces: y, sources, growth_bytes: 0, plan: Plan { node, layout, operands } })
+        Ok(Match { replaces: cx.out(node), sources, growth_bytes: 0, plan: Plan { node, layout, operands } })
     }
     fn action(&self, plan: Plan, b: &mut Builder<'_>) -> Result<ValueId, Declined> {
         let mut inputs = vec![];
