@@ -37,6 +37,20 @@ pub enum Activation {
     Tanh,
     /// `0.5 * x * (1 + erf(x / √2))`
     Gelu,
+    /// `scale * max(x, 0) + shift`
+    ScaledRelu {
+        /// Factor.
+        scale: f32,
+        /// Offset.
+        shift: f32,
+    },
+    /// `scale * HardSwish(x) + shift`
+    ScaledHardSwish {
+        /// Factor.
+        scale: f32,
+        /// Offset.
+        shift: f32,
+    },
 }
 
 impl Activation {
@@ -57,6 +71,17 @@ impl Activation {
                 Activation::Silu => w.silu(d, temps)?,
                 Activation::Tanh => w.tanh(d, temps)?,
                 Activation::Gelu => w.gelu(d, temps)?,
+                Activation::ScaledRelu { scale, shift } => {
+                    w.zero(t0)?;
+                    w.relu(d, t0)?;
+                    w.splat(t0, scale)?;
+                    w.fma213(d, t0, shift)?;
+                }
+                Activation::ScaledHardSwish { scale, shift } => {
+                    w.hard_swish(d, [t0, t1])?;
+                    w.splat(t0, scale)?;
+                    w.fma213(d, t0, shift)?;
+                }
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ mod view;
 
 use crate::kernels::ew::Expr;
 use crate::plan::ir::{Kind, Node, Program, Vx};
-use fcc_ir::{DType, NodeId, OpNode, Tensor};
+use fcc_ir::{NodeId, OpNode, Tensor};
 
 /// What a lowering sees.
 pub(crate) struct Cx<'a> {
@@ -104,10 +104,6 @@ impl Cx<'_> {
             None => Some(None),
             Some(v) => Some(Some(self.program.constant_of(v)?.to_i64s().ok()?)),
         }
-    }
-    fn temp(&mut self, name: &str, shape: &[usize]) -> Vx {
-        let name = format!("{}.{name}", self.out().map_or("", |o| self.program.val(o).name.as_str()));
-        self.program.temp(name, DType::F32, shape)
     }
 }
 

@@ -217,6 +217,14 @@ fn absorb_affine(program: &mut Program, n: usize, at: usize) -> Option<()> {
     scale_producer(program, maker, &a, &c)?;
     let origins = program.nodes[n].origins.clone();
     program.nodes[maker].origins.extend(origins);
+    if matches!(rest.code[..], [Ins::Input(_)]) {
+        // nothing is left to do: the producer makes the result itself
+        let outputs = std::mem::take(&mut program.nodes[n].outputs);
+        program.nodes[maker].outputs = outputs;
+        program.nodes[n].kind = Kind::View;
+        program.nodes[n].inputs.clear();
+        return Some(());
+    }
     program.nodes[n].kind = Kind::Ew(rest);
     program.nodes[n].inputs = kept.into_iter().map(Some).collect();
     Some(())
@@ -407,7 +415,28 @@ impl Tree<'_> {
         {
             return Some(a);
         }
-        self.silu(i).or_else(|| self.hard_swish(i)).or_else(|| self.gelu(i))
+        self.silu(i).or_else(|| self.hard_swish(i)).or_else(|| self.gelu(i)).or_else(|| self.scaled(i))
+    }
+    /// `scale * act(x) + shift`, one of both or both.
+    fn scaled(&self, i: usize) -> Option<Activation> {
+        let (product, shift) = match (self.with_constant(i, Binary::Add), self.with_constant(i, Binary::Sub))
+        {
+            (Some((p, c)), _) => (p, c),
+            (_, Some((p, c))) => (p, -c),
+            _ => (i, 0.0),
+        };
+        let (inner, scale) = match self.with_constant(product, Binary::Mul) {
+            Some((x, c)) if !self.is_x(x) => (x, c),
+            _ => (product, 1.0),
+        };
+        if inner == i {
+            return None;
+        }
+        match self.activation(inner)? {
+            Activation::Relu => Some(Activation::ScaledRelu { scale, shift }),
+            Activation::HardSwish => Some(Activation::ScaledHardSwish { scale, shift }),
+            _ => None,
+        }
     }
     /// `x * sigmoid(x)`
     fn silu(&self, i: usize) -> Option<Activation> {

@@ -194,11 +194,6 @@ impl Program {
         self.vals.push(val);
         Vx(self.vals.len() as u32 - 1)
     }
-    /// A new value between nodes.
-    pub fn temp(&mut self, name: impl Into<String>, dtype: DType, shape: &[usize]) -> Vx {
-        let ty = ValueType::tensor(dtype, shape.iter().copied());
-        self.add(Val::new(name.into(), ty, None))
-    }
     /// A new constant.
     pub fn constant(&mut self, name: impl Into<String>, tensor: Tensor) -> Vx {
         let ty = tensor.tensor_type().into();

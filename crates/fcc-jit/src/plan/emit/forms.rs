@@ -75,15 +75,7 @@ impl Forms {
                 node.input(0).is_some_and(|x| blocked(&x)) && start.is_multiple_of(self.cb)
             }
             Kind::Ew(_) => node.inputs.iter().flatten().any(|v| blocked(v) && program.shape(*v) == shape),
-            Kind::Concat { axis } => {
-                let inputs: Vec<Vx> = node.inputs.iter().flatten().copied().collect();
-                let (last, rest) = match inputs.split_last() {
-                    Some(s) => s,
-                    None => return false,
-                };
-                let whole = rest.iter().all(|v| program.shape(*v)[1].is_multiple_of(self.cb));
-                *axis == 1 && whole && blocked(last) && rest.iter().all(blocked)
-            }
+            Kind::Concat { axis } => *axis == 1 && node.inputs.iter().flatten().all(blocked),
             _ => false,
         }
     }
@@ -146,7 +138,7 @@ impl Forms {
                 continue;
             }
             let inputs: Vec<Vx> = node.inputs.iter().flatten().copied().collect();
-            let mut block = 0;
+            let mut channel = 0;
             for (i, v) in inputs.iter().copied().enumerate() {
                 let whole = self.whole_of_parts(program, &makers, &inputs[i..]).unwrap_or(v);
                 let made = makers[whole.at()].is_some_and(|m| {
@@ -159,10 +151,11 @@ impl Forms {
                             | Kind::Resize { .. }
                     )
                 });
-                if made && !self.inside.contains_key(&whole) && self.root(out).0 != whole {
-                    self.inside.insert(whole, (out, block));
+                let free = !self.inside.contains_key(&whole) && self.root(out).0 != whole;
+                if made && free && channel % self.cb == 0 {
+                    self.inside.insert(whole, (out, channel / self.cb));
                 }
-                block += program.shape(v)[1].div_ceil(self.cb);
+                channel += program.shape(v)[1];
             }
         }
         // one halo for all that share a buffer
@@ -341,7 +334,7 @@ fn same_bytes(a: &BlockedLayout, b: &BlockedLayout) -> bool {
 }
 
 /// The copy from one layout of a value to another; the halo is left as it is.
-pub(super) fn relayout(from: &BlockedLayout, to: &BlockedLayout) -> Copy {
+fn relayout(from: &BlockedLayout, to: &BlockedLayout) -> Copy {
     let cb = from.cb.max(to.cb);
     let part = |first: usize, channels: usize, blocks: usize, lanes: usize| {
         let block_step = |l: &BlockedLayout| if l.cb == 1 { cb * l.block_bytes() } else { l.block_bytes() };

@@ -1,8 +1,9 @@
 //! Views, strided copies and concatenation.
-use super::forms::{activation, relayout};
+use super::forms::activation;
 use super::{Emit, Form, Loc, Stop, built, no_kernel};
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::ew::{Binary, Dim, Elementwise, Expr, Ins, Unary};
+use crate::kernels::layout::BlockedLayout;
 use crate::kernels::resize::Resize;
 use crate::plan::ir::{Node, Vx};
 use fcc_ir::ops::lrn::LrnParams;
@@ -216,34 +217,73 @@ impl Emit<'_> {
         self.run(&node.place, kernel, args)
     }
 
-    /// Along channels, of whole blocks: what was not written in place is copied.
+    /// Along channels: what was not written in place is copied, shifted inside the blocks where it begins inside one.
     fn concat_blocks(&mut self, node: &Node, out: Vx) -> Result<(), Stop> {
         let whole = self.make(out)?;
         let layout = whole.layout.ok_or_else(|| no_kernel("no activation"))?;
-        let mut block = 0;
-        let mut zeroed = false;
+        let (root, first) = self.forms.root(out);
+        let cb = self.forms.cb;
+        let total = layout.parent_blocks.unwrap_or(layout.blocks());
+        let mut channel = 0;
         for v in node.inputs.iter().flatten() {
-            let blocks = self.program.shape(*v)[1].div_ceil(self.forms.cb);
-            let (root, first) = self.forms.root(out);
-            if self.forms.root(*v) != (root, first + block) {
+            let c = self.program.shape(*v)[1];
+            let block = channel / cb;
+            let in_place = channel.is_multiple_of(cb) && self.forms.root(*v) == (root, first + block);
+            if !in_place {
                 let from = self.need(*v, Form::Blocked, &node.place)?;
                 let have = from.layout.ok_or_else(|| no_kernel("no activation"))?;
-                let total = layout.parent_blocks.unwrap_or(layout.blocks());
-                let part =
-                    crate::kernels::layout::BlockedLayout { c: have.c, parent_blocks: Some(total), ..layout };
-                let to =
-                    Loc { offset: whole.offset + block * layout.block_bytes(), layout: Some(part), ..whole };
-                let copy = relayout(&have, &part);
+                let blocks = (channel % cb + c).div_ceil(cb);
+                let part = BlockedLayout { c: blocks * cb, parent_blocks: Some(total), ..layout };
+                let offset = whole.offset + block * layout.block_bytes();
+                let to = Loc { offset, layout: Some(part), ..whole };
+                let copy = insert(&have, &part, channel % cb);
                 let kernel = built(copy.build(self.code.emitter(), self.shared.options.threads))?;
                 self.zero_halo(&to, &node.place)?;
                 self.run(&node.place, kernel, vec![from, to])?;
-                zeroed = true;
             }
-            block += blocks;
+            channel += c;
         }
-        let _ = zeroed;
         Ok(())
     }
+}
+
+/// The copy of blocked channels to blocks that begin `shift` channels before them.
+fn insert(from: &BlockedLayout, to: &BlockedLayout, shift: usize) -> Copy {
+    let cb = from.cb;
+    let mut parts = vec![];
+    // lanes `low..high` of source blocks `first..first + blocks` move up by `shift`, into the next block beyond the end
+    let mut part = |first: usize, blocks: usize, low: usize, high: usize| {
+        if blocks == 0 || low >= high {
+            return;
+        }
+        let (block, lane) = (first + (low + shift) / cb, (low + shift) % cb);
+        let dim = |count: usize, f: fn(&BlockedLayout) -> usize| CopyDim {
+            count,
+            src: f(from) as i64,
+            dst: f(to) as i64,
+        };
+        let [d, h, w] = from.spatial;
+        parts.push(CopyPart {
+            source: 0,
+            src: from.origin_bytes() + first * from.block_bytes() + 4 * low,
+            dst: to.origin_bytes() + block * to.block_bytes() + 4 * lane,
+            dims: vec![
+                dim(from.n, BlockedLayout::batch_bytes),
+                dim(blocks, BlockedLayout::block_bytes),
+                dim(d, BlockedLayout::plane_bytes),
+                dim(h, BlockedLayout::row_bytes),
+                dim(w, BlockedLayout::pixel_bytes),
+                CopyDim { count: high - low, src: 4, dst: 4 },
+            ],
+        });
+    };
+    let (whole, rest) = (from.c / cb, from.c % cb);
+    let split = cb - shift;
+    part(0, whole, 0, split);
+    part(0, whole, split, cb);
+    part(whole, 1, 0, split.min(rest));
+    part(whole, 1, split, rest);
+    Copy { width: 4, parts, src_bytes: vec![from.bytes()], dst_bytes: to.bytes() }
 }
 
 fn strides(shape: &[usize]) -> Vec<usize> {
