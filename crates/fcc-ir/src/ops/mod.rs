@@ -66,6 +66,7 @@ pub mod lp_normalization;
 pub mod lrn;
 pub mod matmul;
 pub mod max_unpool;
+pub mod ml;
 pub mod movement;
 pub mod nms;
 pub(crate) mod numeric;
@@ -104,6 +105,7 @@ pub(crate) mod testing;
 pub mod tf_idf;
 pub mod topk;
 pub mod transpose;
+pub mod tree_ensemble;
 pub mod trilu;
 pub mod unary;
 pub mod variadic;
@@ -120,6 +122,7 @@ operators! {
     And => binary::AND,
     ArgMax => arg::ARG_MAX,
     ArgMin => arg::ARG_MIN,
+    ArrayFeatureExtractor => ml::ArrayFeatureExtractor,
     Asin => unary::ASIN,
     Asinh => unary::ASINH,
     Atan => unary::ATAN,
@@ -128,6 +131,7 @@ operators! {
     AveragePool => pool::AveragePool,
     BatchNormalization => batch_normalization::BatchNormalization,
     Bernoulli => random_values::Bernoulli,
+    Binarizer => ml::Binarizer,
     BitCast => cast::BitCast,
     BitShift => binary::BIT_SHIFT,
     BitwiseAnd => binary::BITWISE_AND,
@@ -198,6 +202,7 @@ operators! {
     IsNaN => predicate::IsNaN,
     LRN => lrn::Lrn,
     LSTM => recurrent::LSTM,
+    LabelEncoder => ml::LabelEncoder,
     LayerNormalization => layer_normalization::LayerNormalization,
     LeakyRelu => activation::LEAKY_RELU,
     Less => compare::LESS,
@@ -310,6 +315,7 @@ operators! {
     Tile => expand::Tile,
     TopK => topk::TopK,
     Transpose => transpose::Transpose,
+    TreeEnsemble => tree_ensemble::TreeEnsemble,
     Trilu => trilu::Trilu,
     Unique => select::Unique,
     Unsqueeze => squeeze::Unsqueeze,
