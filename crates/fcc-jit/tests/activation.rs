@@ -70,7 +70,7 @@ fn worst(isa: Isa, act: Activation, exact: impl Fn(f64) -> f64, tiny: f64) -> (f
         let want = exact(f64::from(x));
         let error = (f64::from(y) - want).abs();
         let error = if error <= tiny || f64::from(y) == want { 0.0 } else { error / ulp(want) };
-        if !(error <= worst.0) {
+        if error > worst.0 || error.is_nan() {
             worst = (error, x);
         }
     }

@@ -101,7 +101,7 @@ fn random_dense_convolutions() {
     let mut rng = Rng(11);
     for isa in levels() {
         let mut done = 0;
-        while done < 120 {
+        while done < 60 {
             let case = random_case(&mut rng);
             let x_cb = if rng.below(4) == 0 { 1 } else { isa.lanes() };
             let threads = rng.range(1, 3);
@@ -198,7 +198,7 @@ fn winograd_of_any_size() {
     use fcc_jit::kernels::winograd::Winograd;
     let mut rng = Rng(16);
     for isa in levels() {
-        for i in 0..80 {
+        for i in 0..40 {
             let (c, m) = (rng.range(1, 70), rng.range(1, 70));
             let case = ConvCase {
                 n: rng.range(1, 2),

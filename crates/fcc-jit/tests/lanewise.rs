@@ -198,10 +198,9 @@ fn pools_with_any_window() {
             let Some(mut out) = case.out() else { continue };
             let (c, cb) = (rng.range(1, 40), isa.lanes());
             // ceil_mode: one more window that begins inside the input or its padding.
-            for d in 3 - rank..3 {
-                out[d] += usize::from(
-                    rng.below(4) == 0 && out[d] * case.strides[d] < case.input[d] + case.begin[d],
-                );
+            for (d, out) in out.iter_mut().enumerate().skip(3 - rank) {
+                let begins_inside = *out * case.strides[d] < case.input[d] + case.begin[d];
+                *out += usize::from(rng.below(4) == 0 && begins_inside);
             }
             let layout = |spatial| BlockedLayout::blocked(case.n, c, spatial, cb);
             let pool = PoolProblem {

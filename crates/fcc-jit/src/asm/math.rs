@@ -7,10 +7,16 @@ use super::{Asm, Cmp};
 use crate::error::Result;
 
 /// Numerator of erf(x)/x in powers of x², for |x| up to 3.92; relative error 1.9e-8 before rounding (own fit).
-const ERF_P: [f32; 6] =
-    [1.128_379_1, 0.190_357_22, 0.052_742_217, 0.003_763_53, 0.000_284_839_65, 2.050_495_4e-6];
+const ERF_P: [f32; 6] = [
+    std::f32::consts::FRAC_2_SQRT_PI,
+    0.190_357_22,
+    0.052_742_217,
+    0.003_763_53,
+    0.000_284_839_65,
+    2.050_495_4e-6,
+];
 /// Its denominator.
-const ERF_Q: [f32; 6] = [1.0, 0.502_032_46, 0.114_088_766, 0.014_965_004, 0.001_162_038_7, 3.809_374_5e-5];
+const ERF_Q: [f32; 6] = [1.0, 0.502_032_46, 0.114_088_77, 0.014_965_004, 0.001_162_038_7, 3.809_374_5e-5];
 /// erf is 1 within half a unit beyond this.
 const ERF_END: f32 = 3.92;
 /// Numerator of tanh(x)/x in powers of x², for |x| up to 7.9; relative error 5.7e-9 before rounding (own fit).

@@ -3,7 +3,7 @@
 //! `Y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ x B) ] A` for tiles of 4x4 inputs and 2x2 outputs, with interpolation points 0, 1, -1 and ∞.
 //! Its error against exact results is no larger than that of direct convolution in f32 (fewer terms are added), and no
 //! output depends on a pixel outside its receptive field. What differs: an infinite input makes NaN where direct
-//! convolution makes infinity, and sums of four inputs or of nine weights must not overflow.
+//! convolution makes infinity, and sums of four inputs and of nine weights must not overflow.
 //!
 //! One unit of work is a block of tiles: their inputs are transformed into scratch, 16 products are made over the
 //! channels by the same micro-kernel as everywhere, and the results are transformed back, with bias, residual and
@@ -25,6 +25,8 @@ use cranelift_module::{FuncId, Module};
 use iced_x86::code_asm::registers::*;
 use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64};
 
+/// Columns of the widest micro-kernel used here.
+const WIDEST: usize = 32;
 /// Products of a tile.
 const POINTS: usize = 16;
 /// Limits of one unit of work.
@@ -173,14 +175,23 @@ impl Winograd {
         }
         let plan = self.plan(isa, threads.max(1));
         let width = plan.nv * isa.lanes();
-        out.fill(0.0);
-        for (m, filter) in w.chunks_exact(ic * 9).enumerate() {
-            let (group, column) = (m / width, m % width);
-            let (chunk, inside) = (group / plan.chunk, group % plan.chunk);
-            for (c, g) in filter.chunks_exact(9).enumerate() {
-                for (point, v) in transform_filter(g).into_iter().enumerate() {
-                    let line = ((chunk * POINTS + point) * plan.chunk + inside) * ic + c;
-                    out[line * width + column] = v;
+        // A chunk is all points of some vector groups.
+        for (chunk, out) in out.chunks_exact_mut(POINTS * plan.chunk * ic * width).enumerate() {
+            for inside in 0..plan.chunk {
+                let first = (chunk * plan.chunk + inside) * width;
+                let columns = width.min(oc.saturating_sub(first));
+                for c in 0..ic {
+                    let mut filters = [[0.0; WIDEST]; 9];
+                    for column in 0..columns {
+                        let filter = &w[((first + column) * ic + c) * 9..][..9];
+                        for (to, &v) in filters.iter_mut().zip(filter) {
+                            to[column] = v;
+                        }
+                    }
+                    for (point, values) in transform_filters(&filters).iter().enumerate() {
+                        let line = (point * plan.chunk + inside) * ic + c;
+                        out[line * width..][..width].copy_from_slice(&values[..width]);
+                    }
                 }
             }
         }
@@ -518,16 +529,25 @@ fn tile_of(b: &mut FunctionBuilder, i: Value, piece: &Piece) -> Value {
     off(b, v, piece.start as i64 - (piece.from * piece.tiles) as i64)
 }
 
-/// `G g Gᵀ` in f64, rounded once.
-fn transform_filter(g: &[f32]) -> [f32; POINTS] {
-    let one = |v: [f64; 3]| [-v[0], (v[0] + v[1] + v[2]) / 2.0, (v[0] - v[1] + v[2]) / 2.0, v[2]];
-    let g: Vec<f64> = g.iter().map(|&v| f64::from(v)).collect();
+/// `G g Gᵀ` of many filters at once. Halves are exact, so only sums round; the error is that of the products to come.
+fn transform_filters(g: &[[f32; WIDEST]; 9]) -> [[f32; WIDEST]; POINTS] {
+    let one = |a: &[f32; WIDEST], b: &[f32; WIDEST], c: &[f32; WIDEST]| {
+        let mut out = [[0.0; WIDEST]; 4];
+        for i in 0..WIDEST {
+            let (ends, middle) = ((a[i] + c[i]) * 0.5, b[i] * 0.5);
+            out[0][i] = -a[i];
+            out[1][i] = ends + middle;
+            out[2][i] = ends - middle;
+            out[3][i] = c[i];
+        }
+        out
+    };
     // Columns, then rows.
-    let columns = [0, 1, 2].map(|j| one([g[j], g[3 + j], g[6 + j]]));
-    let mut out = [0.0; POINTS];
+    let columns = [0, 1, 2].map(|j| one(&g[j], &g[3 + j], &g[6 + j]));
+    let mut out = [[0.0; WIDEST]; POINTS];
     for i in 0..4 {
-        for (j, v) in one([columns[0][i], columns[1][i], columns[2][i]]).into_iter().enumerate() {
-            out[4 * i + j] = v as f32;
+        for (j, v) in one(&columns[0][i], &columns[1][i], &columns[2][i]).into_iter().enumerate() {
+            out[4 * i + j] = v;
         }
     }
     out

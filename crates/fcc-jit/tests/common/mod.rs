@@ -148,10 +148,10 @@ pub struct ConvCase {
 impl ConvCase {
     pub fn out(&self) -> Option<[usize; 3]> {
         let mut out = [0; 3];
-        for d in 0..3 {
+        for (d, out) in out.iter_mut().enumerate() {
             let reach = (self.kernel[d] - 1) * self.dilations[d] + 1;
             let padded = self.input[d] + self.begin[d] + self.end[d];
-            out[d] = padded.checked_sub(reach)? / self.strides[d] + 1;
+            *out = padded.checked_sub(reach)? / self.strides[d] + 1;
         }
         Some(out)
     }
