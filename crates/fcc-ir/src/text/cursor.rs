@@ -9,6 +9,8 @@ pub(super) struct Cursor<'t> {
     text: &'t str,
     pos: usize,
     depth: usize,
+    /// A place whose line is known: its offset, its line from 0, the offset of the line's start.
+    known: (usize, usize, usize),
 }
 
 /// A literal.
@@ -24,7 +26,7 @@ pub(super) enum Literal<'t> {
 
 impl<'t> Cursor<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Cursor { text, pos: 0, depth: 0 }
+        Cursor { text, pos: 0, depth: 0, known: (0, 0, 0) }
     }
 
     fn rest(&self) -> &'t [u8] {
@@ -57,13 +59,17 @@ impl<'t> Cursor<'t> {
         self.place_here()
     }
 
-    fn place_here(&self) -> String {
-        let before = self.text.as_bytes().get(..self.pos).unwrap_or_default();
-        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-        let column =
-            before.get(start..).unwrap_or_default().iter().filter(|b| (**b as i8) >= -64).count() + 1;
-        format!("line {line}, column {column}")
+    fn place_here(&mut self) -> String {
+        let bytes = self.text.as_bytes();
+        let (from, line, start) = if self.known.0 <= self.pos { self.known } else { (0, 0, 0) };
+        let ahead = bytes.get(from..self.pos).unwrap_or_default();
+        let line = line + ahead.iter().filter(|b| **b == b'\n').count();
+        let start = ahead.iter().rposition(|b| *b == b'\n').map_or(start, |i| from + i + 1);
+        // the next question goes on from here, so that asking at every node stays linear
+        self.known = (self.pos, line, start);
+        let is_start = |b: &&u8| (**b as i8) >= -64;
+        let column = bytes.get(start..self.pos).unwrap_or_default().iter().filter(is_start).count() + 1;
+        format!("line {}, column {column}", line + 1)
     }
 
     /// The error of a text that has something else than `wanted` here.
@@ -209,7 +215,7 @@ impl<'t> Cursor<'t> {
         if !self.at_string() {
             return Err(self.wanted("a quoted string"));
         }
-        let start = self.clone();
+        let mut start = self.clone();
         let escapes = self.rest().first() == Some(&b'b');
         self.pos += 1 + usize::from(escapes);
         let mut value = vec![];

@@ -1,7 +1,7 @@
 //! The text form: ONNX's own text syntax, the one that `onnx.parser` of the `onnx` package 1.23 reads.
 //!
 //! [`print`] with [`PrintOptions::whole`] writes everything that the syntax has a place for, and [`parse`] reads it
-//! back: `parse(print(g)) == g`. [`PrintOptions::readable`] is for people and snapshots: large constants stand as
+//! back: `parse(print(g)) == g`, which [`same`] decides. [`PrintOptions::readable`] is for people and snapshots: large constants stand as
 //! their type and a hash of their data (see [`content_hash`]), and the type of each value behind its line as a
 //! comment. A text with such a hash does not parse, here or elsewhere: it is an error, not a different model.
 //!
@@ -44,6 +44,7 @@ mod cursor;
 mod number;
 mod parse;
 mod print;
+mod same;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ mod values;
 
 pub use parse::{parse, parse_graph};
 pub use print::{print, print_graph};
+pub use same::same;
 pub use tensors::content_hash;
 
 /// How constants are printed.

@@ -80,8 +80,9 @@ fn opset_map(imports: &[(String, i64)]) -> Result<Arc<Opsets>> {
     let mut opsets = Opsets::new();
     for (domain, version) in imports {
         let key = if domain == "ai.onnx" { "" } else { domain };
-        if opsets.insert(key.into(), *version).is_some() {
-            return Err(Error::mismatch(format!("opset of domain `{domain}`"), "given twice", "once"));
+        if let Some(other) = opsets.insert(key.into(), *version).filter(|v| v != version) {
+            let place = format!("opset of domain `{domain}`");
+            return Err(Error::mismatch(place, format!("{other} and {version}"), "one version"));
         }
     }
     Ok(Arc::new(opsets))
