@@ -264,6 +264,21 @@ pub(super) fn resize(cx: &mut Cx<'_>) -> Option<()> {
     let narrow = |t: &Vec<(usize, f64)>| t.iter().map(|(p, w)| (*p, *w as f32)).collect::<Vec<_>>();
     let taps: Option<Vec<Vec<Vec<(usize, f32)>>>> =
         spatial.iter().map(|a| a.taps.iter().map(|t| t.as_ref().map(narrow)).collect()).collect();
-    cx.push(Kind::Resize { taps: taps? }, vec![Some(x)], y);
+    let taps = taps?.into_iter().map(even).collect::<Option<_>>()?;
+    cx.push(Kind::Resize { taps }, vec![Some(x)], y);
     Some(())
+}
+
+/// The taps of an axis with as many at each position: where there are fewer, the last is halved, which is exact.
+fn even(mut axis: Vec<Vec<(usize, f32)>>) -> Option<Vec<Vec<(usize, f32)>>> {
+    let most = axis.iter().map(Vec::len).max()?;
+    for taps in &mut axis {
+        while taps.len() < most {
+            let last = taps.last_mut()?;
+            last.1 *= 0.5;
+            let half = *last;
+            taps.push(half);
+        }
+    }
+    Some(axis)
 }
