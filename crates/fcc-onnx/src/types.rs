@@ -43,7 +43,8 @@ fn dim(proto: &Dimension) -> Result<Dim> {
         Some(dimension::Value::DimValue(v)) => {
             Dim::Known(usize::try_from(*v).map_err(|_| Error::invalid("dimension", v, "0 or more"))?)
         }
-        Some(dimension::Value::DimParam(name)) if !name.is_empty() => Dim::symbol(name),
+        // `?` is written for extents that have nothing to do with each other: it is no symbol
+        Some(dimension::Value::DimParam(name)) if !name.is_empty() && name != "?" => Dim::symbol(name),
         Some(dimension::Value::DimParam(_)) | None => Dim::Unknown,
     })
 }
