@@ -1,6 +1,10 @@
 //! Passes by name: each rule is one, and groups of rules that run together.
+use crate::context::Limits;
+use crate::driver::{Options, run};
+use crate::report::{Report, Row};
 use crate::rule::AnyRule;
 use crate::rules;
+use fcc_ir::{Error, Model, Result};
 
 /// A named step of a run.
 #[derive(Clone)]
@@ -34,10 +38,20 @@ pub const LINEAR_TO_CONV: &str = "linear-to-conv";
 /// Layouts between neighbouring layers removed.
 pub const CANCEL_LAYOUTS: &str = "cancel-layouts";
 
-static CLEANING: &[&dyn AnyRule] =
-    &[&rules::FoldConstants, &rules::RemoveIdentities, &rules::MergeReshapes, &rules::MergeTransposes];
-static CANCELLING: &[&dyn AnyRule] =
-    &[&rules::SinkLayout, &rules::RemoveIdentities, &rules::MergeReshapes, &rules::MergeTransposes];
+static CLEANING: &[&dyn AnyRule] = &[
+    &rules::FoldConstants,
+    &rules::RemoveIdentities,
+    &rules::MergeDuplicates,
+    &rules::MergeReshapes,
+    &rules::MergeTransposes,
+];
+static CANCELLING: &[&dyn AnyRule] = &[
+    &rules::SinkLayout,
+    &rules::RemoveIdentities,
+    &rules::MergeDuplicates,
+    &rules::MergeReshapes,
+    &rules::MergeTransposes,
+];
 static REWRITING: &[&dyn AnyRule] = &[
     &rules::LinearToFullKernelConv,
     &rules::LinearToPointwiseConv,
@@ -101,4 +115,42 @@ pub fn named(name: &str) -> Option<Vec<Pass>> {
 /// The passes of `fcc rewrite MODEL`: clean-up, Linear to Conv, clean-up.
 pub fn default_passes() -> Vec<Pass> {
     [CLEAN_UP, LINEAR_TO_CONV, CLEAN_UP].iter().filter_map(|name| named(name)).flatten().collect()
+}
+
+/// Finds the first rewrite that makes a model bad: `good` says whether a rewritten model is still right.
+///
+/// Runs the passes again and again with fewer rewrites, halving the range. Answers with the row of the first rewrite
+/// without which `good` holds; `None` if the whole run is good. Errors if the model is bad without any rewrite, or
+/// where a pass does.
+pub fn bisect(
+    model: &Model,
+    passes: &[Pass],
+    limits: &Limits,
+    good: &mut dyn FnMut(&Model) -> Result<bool>,
+) -> Result<Option<Row>> {
+    let mut attempt = |stop_after: Option<u64>| -> Result<(bool, Report)> {
+        let mut copy = model.clone();
+        let options = Options { limits: limits.clone(), stop_after, ..Default::default() };
+        let report = run(&mut copy, passes, options)?;
+        Ok((good(&copy)?, report))
+    };
+    let (all_good, whole) = attempt(None)?;
+    if all_good {
+        return Ok(None);
+    }
+    if !attempt(Some(0))?.0 {
+        return Err(Error::invalid("the model is bad before any rewrite"));
+    }
+    let (mut right, mut wrong) = (0, whole.rows.iter().filter_map(|r| r.number).max().unwrap_or(0));
+    let mut report = whole;
+    while wrong - right > 1 {
+        let middle = right + (wrong - right) / 2;
+        let (good, made) = attempt(Some(middle))?;
+        if good {
+            right = middle;
+        } else {
+            (wrong, report) = (middle, made);
+        }
+    }
+    Ok(report.rows.into_iter().find(|r| r.number == Some(wrong)))
 }

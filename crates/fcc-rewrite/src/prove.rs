@@ -156,14 +156,18 @@ fn cut_out(site: &Site<'_>) -> Result<Model> {
                 inputs.push(None);
                 continue;
             };
-            if !copied.contains_key(&value) {
-                let known = known_constant(from, site.captures, value);
-                let t = known
-                    .ok_or_else(|| Error::invalid(format!("{} is not known", from.place(value.node))))?;
-                let t = if t.dtype().is_float() { integers(&t, &mut next)? } else { t };
-                copied.insert(value, graph.add_constant(from.value_name(value), t)?);
-            }
-            inputs.push(copied.get(&value).copied());
+            let made = match copied.get(&value) {
+                Some(made) => *made,
+                None => {
+                    let known = known_constant(from, site.captures, value);
+                    let t = known
+                        .ok_or_else(|| Error::invalid(format!("{} is not known", from.place(value.node))))?;
+                    let t = if t.dtype().is_float() { integers(&t, &mut next)? } else { t };
+                    graph.add_constant(from.value_name(value), t)?
+                }
+            };
+            copied.insert(value, made);
+            inputs.push(Some(made));
         }
         let outputs: Vec<String> = from.node(id).outputs().iter().map(|o| o.name.clone()).collect();
         let new = NewNode {

@@ -182,7 +182,8 @@ impl<'m> Stretches<'m> {
             }
             let size = of_a.get(i).copied().unwrap_or(0.0).max(of_b.get(i).copied().unwrap_or(0.0));
             let (error, bound) = ((x - y).abs(), 2.0 * unit * terms * size);
-            if !(error <= bound) {
+            let explained = error <= bound;
+            if !explained {
                 compared.worst = f64::INFINITY;
                 compared.differs = Some(ElementDiffers {
                     index: index_of(i, &shape),
@@ -221,7 +222,8 @@ fn same_producer(original: &Model, rewritten: &Model, value: ValueId) -> bool {
         && constants(a, old.node) == constants(b, value.node)
 }
 
-fn same_attrs(a: &Attrs, b: &Attrs) -> bool {
+/// Whether two nodes have the same attributes.
+pub(crate) fn same_attrs(a: &Attrs, b: &Attrs) -> bool {
     a.iter().count() == b.iter().count()
         && a.iter().all(|x| b.get(&x.name).is_some_and(|y| same_attr(&x.value, y)))
 }

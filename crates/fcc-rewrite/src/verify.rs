@@ -266,7 +266,8 @@ fn compare_outputs(
     for (i, (x, y)) in x.iter().zip(&y).enumerate() {
         let same = x == y || (x.is_nan() && y.is_nan());
         let error = (x - y).abs();
-        if !same && !(error <= bound) {
+        let explained = same || error <= bound;
+        if !explained {
             return differs(index_of(i, a.shape()), x.to_string(), y.to_string(), bound);
         }
         if !same && largest > 0.0 {

@@ -33,7 +33,8 @@ rule_type! {
     /// ```
     ///
     /// # Declines
-    /// - the operands come through different layouts, or are not constant and come through none.
+    /// Nothing by name: a node whose operands come through different layouts, or whose layout nothing undoes, is no
+    /// candidate.
     pub(crate) struct SinkLayout = "sink-layout";
 }
 
@@ -96,7 +97,7 @@ enum Operand {
 }
 
 impl Rule for SinkLayout {
-    type Found = NodeId;
+    type Found = Plan;
     type Plan = Plan;
     fn name(&self) -> &'static str {
         Self::NAME
@@ -104,25 +105,23 @@ impl Rule for SinkLayout {
     fn doc(&self) -> &'static str {
         Self::DOC
     }
-    fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<NodeId> {
+    fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<Plan> {
         let elementwise = is_elementwise(cx, node) || cx.op(node, "BatchNormalization").is_some();
         let single = cx.graph().node(node).outputs().len() == 1;
         let (layout, _) = layout_before(cx, node).filter(|_| elementwise && single)?;
-        is_undone(cx, cx.out(node), &layout).then_some(node)
+        let operands = operands(cx, node, &layout).filter(|_| is_undone(cx, cx.out(node), &layout))?;
+        Some(Plan { node, layout, operands })
     }
-    fn guard(&self, cx: &Cx<'_>, node: NodeId) -> Result<Match<Plan>, Declined> {
-        let Some((layout, _)) = layout_before(cx, node) else {
-            return Err(Declined::new("operands", "no layout", "one that can be read"));
-        };
-        let operands = operands(cx, node, &layout)?;
-        let sources = operands
+    fn guard(&self, cx: &Cx<'_>, plan: Plan) -> Result<Match<Plan>, Declined> {
+        let sources = plan
+            .operands
             .iter()
             .filter_map(|o| match o {
                 Operand::Value(v) => Some(*v),
                 Operand::Absent | Operand::Scalar(_) | Operand::Constant(..) => None,
             })
             .collect();
-        Ok(Match { replaces: cx.out(node), sources, growth_bytes: 0, plan: Plan { node, layout, operands } })
+        Ok(Match { replaces: cx.out(plan.node), sources, growth_bytes: 0, plan })
     }
     fn action(&self, plan: Plan, b: &mut Builder<'_>) -> Result<ValueId, Declined> {
         let mut inputs = vec![];
@@ -131,7 +130,10 @@ impl Rule for SinkLayout {
                 Operand::Absent => None,
                 Operand::Value(v) | Operand::Scalar(v) => Some(v),
                 Operand::Constant(source, moved) => {
-                    let key = format!("operand {:?}", moved.shape());
+                    let key = match &plan.layout {
+                        Layout::Transpose(perm) => format!("operand before {perm:?}"),
+                        Layout::Reshape(..) => format!("operand as {:?}", moved.shape()),
+                    };
                     Some(b.derived(&source, &key, "operand", |_| Ok(moved))?)
                 }
             });
@@ -161,34 +163,27 @@ fn layout_of(cx: &Cx<'_>, value: ValueId) -> Option<(Layout, ValueId)> {
     Some((Layout::Reshape(node, cx.shape(x)?.clone(), cx.shape(value)?.clone()), x))
 }
 
-/// Each operand in the layout of x. Errs where one does not fit.
-fn operands(cx: &Cx<'_>, node: NodeId, layout: &Layout) -> Result<Vec<Operand>, Declined> {
+/// Each operand in the layout of x; `None` where one does not fit.
+fn operands(cx: &Cx<'_>, node: NodeId, layout: &Layout) -> Option<Vec<Operand>> {
     let unary = cx.op_in(node, UNARY).is_some();
     let channelwise = cx.op(node, "BatchNormalization").is_some();
-    let mut all = vec![];
-    for (i, input) in cx.graph().inputs_of(node).into_iter().enumerate() {
-        let Some(value) = input else {
-            all.push(Operand::Absent);
-            continue;
-        };
-        // the bounds of Clip and the statistics of BatchNormalization do not lie along x
-        if i > 0 && (unary || channelwise) {
-            all.push(Operand::Scalar(value));
-            continue;
-        }
-        let other =
-            |got: String| Err(Declined::new(format!("operand {i}"), got, "one through the same layout"));
-        match (cx.constant(value), layout_of(cx, value)) {
-            (Some(t), _) => all.push(constant_operand(value, t, layout)?),
-            (None, Some((own, x))) if same_layout(&own, layout) => all.push(Operand::Value(x)),
-            (None, _) => return other(cx.graph().place(value.node)),
-        }
-    }
     if channelwise && !matches!(layout, Layout::Reshape(_, from, to) if to.len() >= 2 && ones_apart(from, to))
     {
-        return Err(Declined::new("layout before BatchNormalization", "another", "extents of 1 at the end"));
+        return None;
     }
-    Ok(all)
+    let operand = |(i, input): (usize, Option<ValueId>)| {
+        let Some(value) = input else { return Some(Operand::Absent) };
+        // the bounds of Clip and the statistics of BatchNormalization do not lie along x
+        if i > 0 && (unary || channelwise) {
+            return Some(Operand::Scalar(value));
+        }
+        match (cx.constant(value), layout_of(cx, value)) {
+            (Some(t), _) => constant_operand(value, t, layout),
+            (None, Some((own, x))) if same_layout(&own, layout) => Some(Operand::Value(x)),
+            (None, _) => None,
+        }
+    };
+    cx.graph().inputs_of(node).into_iter().enumerate().map(operand).collect()
 }
 
 fn same_layout(a: &Layout, b: &Layout) -> bool {
@@ -208,31 +203,30 @@ fn ones_apart(a: &[Dim], b: &[Dim]) -> bool {
     same_shape(short, same) && rest.iter().all(|d| *d == Dim::Known(1))
 }
 
-/// A constant operand as it must stand beside x before the layout.
-fn constant_operand(value: ValueId, t: Tensor, layout: &Layout) -> Result<Operand, Declined> {
-    let bad =
-        |t: &Tensor| Declined::new("constant operand", format!("{:?}", t.shape()), "one that can be moved");
+/// A constant operand as it must stand beside x before the layout; `None` where it cannot.
+fn constant_operand(value: ValueId, t: Tensor, layout: &Layout) -> Option<Operand> {
     let moved = match layout {
-        Layout::Transpose(perm) if t.rank() <= perm.len() => {
+        Layout::Transpose(perm) => {
+            let ones = perm.len().checked_sub(t.rank())?;
             if t.len() == 1 {
-                return Ok(Operand::Scalar(value));
+                return Some(Operand::Scalar(value));
             }
-            let full = [vec![1; perm.len() - t.rank()], t.shape().to_vec()].concat();
-            permute(&t.reshaped(full)?, &inverse(perm))?
+            let full = [vec![1; ones], t.shape().to_vec()].concat();
+            permute(&t.reshaped(full).ok()?, &inverse(perm)).ok()?
         }
         Layout::Reshape(_, from, to) => {
             if t.len() == 1 && t.rank() <= from.len().min(to.len()) {
-                return Ok(Operand::Scalar(value));
+                return Some(Operand::Scalar(value));
             }
             // [N,C,1,1] -> [N,C]: an operand [C] is [C,1,1] before
-            if from.len() < to.len() || !ones_apart(from, to) || t.rank() > to.len() {
-                return Err(bad(&t));
+            let ones = from.len().checked_sub(to.len())?;
+            if !ones_apart(from, to) || t.rank() > to.len() {
+                return None;
             }
-            t.reshaped([t.shape(), &vec![1; from.len() - to.len()]].concat())?
+            t.reshaped([t.shape(), &vec![1; ones]].concat()).ok()?
         }
-        Layout::Transpose(_) => return Err(bad(&t)),
     };
-    Ok(Operand::Constant(t, moved))
+    Some(Operand::Constant(t, moved))
 }
 
 /// Values that the search for what undoes a layout looks at.

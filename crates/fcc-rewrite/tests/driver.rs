@@ -1,0 +1,126 @@
+//! The driver: order, limits, hooks, bisection, the report.
+mod common;
+use common::{Net, count, parse, rewrite, rewrite_with};
+use fcc_ir::Model;
+use fcc_ir::attr::Attrs;
+use fcc_rewrite::{Moment, Options, Outcome, Report, passes};
+
+fn two_layers() -> Model {
+    let mut net = Net::new(17, 5);
+    let x = net.input("x", &[None, Some(3)]);
+    let (w1, w2) = (net.weight("w1", &[3, 4]), net.weight("w2", &[4, 2]));
+    let h = net.op("Gemm", "fc1", &[x, w1], Attrs::new());
+    let y = net.op("MatMul", "fc2", &[h, w2], Attrs::new());
+    net.output(y)
+}
+
+#[test]
+fn passes_run_in_the_order_given_and_are_shown_before_and_after() {
+    let mut seen: Vec<String> = vec![];
+    let mut hook = |moment: Moment, number: usize, name: &str, model: &Model| {
+        let before = if moment == Moment::Before { "before" } else { "after" };
+        seen.push(format!("{before} {number} {name}: {}", common::ops(model).join(" ")));
+    };
+    let options = Options { hook: Some(&mut hook), ..Options::default() };
+    rewrite_with(&two_layers(), &["linear-to-pointwise-conv", "pointwise-conv-to-matmul"], options);
+    assert_eq!(
+        seen,
+        [
+            "before 0 linear-to-pointwise-conv: Gemm MatMul",
+            "after 0 linear-to-pointwise-conv: Unsqueeze Conv Flatten Unsqueeze Conv Flatten",
+            "before 1 cancel-layouts: Unsqueeze Conv Flatten Unsqueeze Conv Flatten",
+            "after 1 cancel-layouts: Unsqueeze Conv Conv Flatten",
+            "before 2 pointwise-conv-to-matmul: Unsqueeze Conv Conv Flatten",
+            "after 2 pointwise-conv-to-matmul: Unsqueeze Flatten MatMul Unsqueeze Flatten MatMul Unsqueeze Flatten",
+        ]
+    );
+}
+
+#[test]
+fn stopping_after_a_number_of_rewrites_leaves_the_rest() {
+    let (model, report) = rewrite_with(
+        &two_layers(),
+        &["linear-to-pointwise-conv"],
+        Options { stop_after: Some(1), ..Options::default() },
+    );
+    assert_eq!((count(&model, "Conv"), count(&model, "MatMul")), (1, 1));
+    assert_eq!(report.rows.iter().filter_map(|r| r.number).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn bisection_names_the_rewrite_that_does_it() {
+    let steps = passes::named("linear-to-pointwise-conv").unwrap();
+    let mut good = |model: &Model| Ok(count(model, "MatMul") == 1);
+    let row = passes::bisect(&two_layers(), &steps, &Default::default(), &mut good).unwrap().unwrap();
+    assert_eq!((row.node.as_str(), row.number), ("fc2", Some(2)));
+    let mut always = |_: &Model| Ok(true);
+    assert_eq!(passes::bisect(&two_layers(), &steps, &Default::default(), &mut always).unwrap(), None);
+    let mut never = |_: &Model| Ok(false);
+    assert!(passes::bisect(&two_layers(), &steps, &Default::default(), &mut never).is_err());
+}
+
+#[test]
+fn the_report_is_read_back_from_its_json() {
+    let (_, report) = rewrite(&two_layers(), &["linear-to-conv"]);
+    let again: Report = serde_json::from_str(&report.to_json()).unwrap();
+    assert_eq!(again, report);
+    insta::assert_snapshot!(report.to_json());
+}
+
+#[test]
+fn a_rule_that_finds_nothing_to_do_changes_nothing() {
+    let model = parse(
+        r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"#,
+    );
+    let text = |m: &Model| fcc_ir::text::print(m, &fcc_ir::text::PrintOptions::whole());
+    for name in passes::names() {
+        let (same, report) = rewrite(&model, &[name]);
+        assert_eq!(text(&same), text(&model), "{name}");
+        assert!(report.rows.is_empty(), "{name}: {report}");
+    }
+}
+
+#[test]
+fn the_budget_counts_all_rewrites_of_the_run_together() {
+    let mut net = Net::new(17, 5);
+    let x = net.input("x", &[Some(1), Some(1), Some(8), Some(8)]);
+    let (w1, w2) = (net.weight("w1", &[1, 1, 3, 3]), net.weight("w2", &[1, 1, 3, 3]));
+    let h = net.op("Conv", "conv1", &[x, w1], Attrs::new());
+    let y = net.op("Conv", "conv2", &[h, w2], Attrs::new());
+    let model = net.output(y);
+    // 64 x 36 and 36 x 16 elements of 4 bytes
+    let sizes = [(64 * 36 - 9) * 4, (36 * 16 - 9) * 4];
+    for (limit, rewritten) in
+        [(sizes[0] + sizes[1], 2), (sizes[0] + sizes[1] - 1, 1), (sizes[0] - 1, 1), (0, 0)]
+    {
+        let limits = fcc_rewrite::Limits { growth_bytes: limit, ..Default::default() };
+        let (_, report) =
+            rewrite_with(&model, &["conv-to-toeplitz-gemm"], Options { limits, ..Options::default() });
+        let done = report.rows.iter().filter(|r| r.outcome == Outcome::Rewritten).count();
+        assert_eq!(done, rewritten, "{limit}\n{report}");
+    }
+}
+
+#[test]
+fn a_weight_of_another_rank_or_a_bias_of_another_length_is_declined_or_refused() {
+    let text = |shape: &str| {
+        format!(
+            r#"<ir_version: 8, opset_import: ["" : 17]>
+            main (float[N,1,4] x) => (y) <float{shape} w = {{1, 2}}, float[3] b = {{1, 2, 3}}> {{
+                y = Conv(x, w, b)
+            }}"#
+        )
+    };
+    for shape in ["[1,1,2,1]", "[2]", "[1,2]", "[1,2,1]", "[2,1,1]"] {
+        let mut model = fcc_ir::text::parse(&text(shape)).unwrap();
+        for name in ["conv-to-im2col-gemm", "conv-to-toeplitz-gemm", "pointwise-conv-to-matmul"] {
+            match fcc_rewrite::run(&mut model, &passes::named(name).unwrap(), Options::default()) {
+                Err(e) => assert!(e.to_string().contains("Conv"), "{shape}: {e}"),
+                Ok(report) => {
+                    assert_eq!(report.rows[0].outcome, Outcome::Declined, "{shape}\n{report}");
+                }
+            }
+        }
+    }
+}
