@@ -525,7 +525,7 @@ fn space_and_depth() {
         let x = net.input(&[2, 12, 3, 5]);
         let y = net.node("DepthToSpace", &[x], attrs([("blocksize", 2i64.into()), ("mode", mode.into())]));
         let z = net.input(&[1, 3, 4, 6]);
-        let z = net.node("SpaceToDepth", &[z], attrs([("blocksize", 2i64.into())]));
+        let z = net.node("SpaceToDepth", &[z], attrs([("blocksize", 2i64.into()), ("mode", mode.into())]));
         net.check(&[y, z], Within::Exact);
     }
 }

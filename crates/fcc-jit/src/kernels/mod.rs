@@ -5,7 +5,6 @@
 
 pub mod activation;
 pub mod brgemm;
-mod brgemm_clif;
 pub mod clif;
 pub mod conv;
 pub mod conv_transpose;

@@ -223,9 +223,15 @@ pub(super) fn space_depth(cx: &mut Cx<'_>) -> Option<()> {
     let plane = (h * w) as i64;
     let (w_, b_) = (w as i64, b as i64);
     let dims = if cx.op.op_type == "SpaceToDepth" {
-        // out [n, bh, bw, c, h/b, w/b]
-        let (oh, ow) = (h / b, w / b);
-        vec![(n, c as i64 * plane), (b, w_), (b, 1), (c, plane), (oh, b_ * w_), (ow, b_)]
+        let (channel, blocks) = ((c, plane), [(b, w_), (b, 1)]);
+        let image = [(h / b, b_ * w_), (w / b, b_)];
+        let mut dims = vec![(n, c as i64 * plane)];
+        match mode(cx.op).ok()? {
+            Mode::Dcr => dims.extend(blocks.into_iter().chain([channel])),
+            Mode::Crd => dims.extend([channel].into_iter().chain(blocks)),
+        }
+        dims.extend(image);
+        dims
     } else {
         let oc = c / (b * b);
         let (channel, bh, bw) = match mode(cx.op).ok()? {
