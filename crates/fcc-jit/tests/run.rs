@@ -92,3 +92,84 @@ fn an_overridable_initializer_is_a_constant_until_it_is_given() {
     assert_eq!(replaced, interp::run(&model, &inputs).unwrap());
     assert_ne!(kept, replaced);
 }
+
+#[test]
+fn what_follows_a_shape_that_depends_on_data_is_planned_when_it_is_seen() {
+    let mut g = Graph::new("cut", default_opsets(18));
+    let x = g.add_input(ValueInfo::new("x", ValueType::tensor(DType::F32, [4, 6]))).unwrap();
+    let w = g.add_constant("w", ints(&[6, 3], 5)).unwrap();
+    let y = op(&mut g, "MatMul", &[x, w], Attrs::new());
+    let at = op(&mut g, "NonZero", &[y], Attrs::new());
+    let turned = op(&mut g, "Transpose", &[at], Attrs::new());
+    let values = op(&mut g, "GatherND", &[y, turned], Attrs::new());
+    let z = op(&mut g, "Relu", &[values], Attrs::new());
+    let e = op(&mut g, "Exp", &[y], Attrs::new());
+    for v in [z, e, turned, at] {
+        output(&mut g, v);
+    }
+    let model = Model::new(g);
+    let compiled = compile(&model, &Options::with_threads(1)).unwrap();
+    for step in [5, 1, 5, 7, 11] {
+        let inputs = given("x", ints(&[4, 6], step));
+        let (got, want) = (compiled.run(&inputs).unwrap(), interp::run(&model, &inputs).unwrap());
+        for (name, want) in want {
+            let (got, want) = (got[&name].as_tensor().unwrap(), want.as_tensor().unwrap());
+            match (got.as_slice::<f32>(), want.as_slice::<f32>()) {
+                (Ok(a), Ok(b)) => {
+                    assert_eq!(got.shape(), want.shape());
+                    let near = |(x, y): (&f32, &f32)| (x - y).abs() <= 1e-6 * y.abs();
+                    assert!(a.iter().zip(b.iter()).all(near), "{name}: {a:?} {b:?}");
+                }
+                _ => assert_eq!(got, want, "{name}"),
+            }
+        }
+        assert!(compiled.plan_for(&inputs).unwrap().is_cut());
+    }
+}
+
+#[test]
+fn the_cache_of_shapes_is_bounded_and_runs_stay_right() {
+    let model = conv_relu();
+    let mut options = Options::with_threads(1);
+    options.cached_shapes = 2;
+    let compiled = compile(&model, &options).unwrap();
+    for round in 0..2 {
+        for h in 3..8 {
+            let inputs = given("x", ints(&[1, 3, h, 6], 5 + round));
+            assert_eq!(compiled.run(&inputs).unwrap(), interp::run(&model, &inputs).unwrap(), "{h}");
+        }
+    }
+}
+
+#[test]
+fn several_threads_run_one_model() {
+    let model = conv_relu();
+    let compiled = compile(&model, &Options::with_threads(2)).unwrap();
+    std::thread::scope(|s| {
+        for t in 0..3usize {
+            let (model, compiled) = (&model, &compiled);
+            s.spawn(move || {
+                for i in 0..20 {
+                    let inputs = given("x", ints(&[1 + t % 2, 3, 7, 6], 1 + i + t));
+                    assert_eq!(compiled.run(&inputs).unwrap(), interp::run(model, &inputs).unwrap());
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn an_input_can_be_an_output() {
+    let mut g = Graph::new("through", default_opsets(18));
+    let x = g.add_input(ValueInfo::new("x", ValueType::tensor(DType::F32, [2, 6]))).unwrap();
+    let y = op(&mut g, "Identity", &[x], Attrs::new());
+    let shape = g.add_constant("shape", Tensor::from_i64s(vec![3, 4])).unwrap();
+    let z = op(&mut g, "Reshape", &[y, shape], Attrs::new());
+    output(&mut g, y);
+    output(&mut g, z);
+    output(&mut g, shape);
+    let model = Model::new(g);
+    let inputs = given("x", ints(&[2, 6], 5));
+    let compiled = compile(&model, &Options::default()).unwrap();
+    assert_eq!(compiled.run(&inputs).unwrap(), interp::run(&model, &inputs).unwrap());
+}

@@ -95,28 +95,45 @@ fn compact(expr: &Expr, inputs: &[Vx]) -> (Expr, Vec<Vx>) {
     (out.ending_at(last), kept)
 }
 
+/// Who makes and how many read each value. Fusion moves readers and makers, it adds none.
+struct Links {
+    uses: Vec<usize>,
+    makers: Vec<Option<usize>>,
+}
+
+impl Links {
+    fn maker(&self, v: Vx) -> Option<usize> {
+        self.makers.get(v.at()).copied().flatten()
+    }
+    fn made_by(&mut self, v: Vx, node: usize) {
+        if let Some(maker) = self.makers.get_mut(v.at()) {
+            *maker = Some(node);
+        }
+    }
+}
+
 /// Laws 2 and 3, for each elementwise node and each of its inputs that is such a result.
 fn epilogues(program: &mut Program) {
+    let mut links = Links { uses: program.uses(), makers: program.makers() };
     for n in 0..program.nodes.len() {
         let mut at = 0;
         while at < program.nodes[n].inputs.len() {
             if !matches!(program.nodes[n].kind, Kind::Ew(_)) {
                 break;
             }
-            if absorb_affine(program, n, at).is_some() {
+            if absorb_affine(program, &mut links, n, at).is_some() {
                 at = 0;
             } else {
                 at += 1;
             }
         }
         // the latest producer takes the residual: the other operand is there by then
-        let makers = program.makers();
         let mut candidates: Vec<(usize, usize)> = (0..program.nodes[n].inputs.len())
-            .filter_map(|at| Some((makers[program.nodes[n].input(at)?.at()]?, at)))
+            .filter_map(|at| Some((links.maker(program.nodes[n].input(at)?)?, at)))
             .collect();
         candidates.sort_unstable_by(|a, b| b.cmp(a));
         for (maker, at) in candidates {
-            if absorb_activation(program, n, at, maker).is_some() {
+            if absorb_activation(program, &mut links, n, at, maker).is_some() {
                 break;
             }
         }
@@ -132,16 +149,17 @@ enum Sym {
 }
 
 /// The node that makes input `at` of node `n`, if it takes epilogues, has no other reader and no activation yet.
-fn producer(program: &Program, n: usize, at: usize) -> Option<usize> {
+fn producer(program: &Program, links: &Links, n: usize, at: usize) -> Option<usize> {
     let node = &program.nodes[n];
     let v = node.input(at)?;
-    let maker = program.nodes.iter().position(|m| m.outputs.contains(&Some(v)))?;
+    let maker = links.maker(v)?;
     let free = match &program.nodes[maker].kind {
         Kind::Conv(c) => c.activation.is_none() && !c.residual && (!c.transposed || c.group == 1),
         Kind::Gemm(g) => g.activation.is_none() && g.residual.is_none(),
         _ => false,
     };
-    let only = program.uses()[v.at()] == node.inputs.iter().filter(|i| **i == Some(v)).count();
+    let here = node.inputs.iter().filter(|i| **i == Some(v)).count();
+    let only = links.uses.get(v.at()) == Some(&here);
     (free && only && program.shape(v) == program.shape(node.out()?)).then_some(maker)
 }
 
@@ -158,8 +176,8 @@ fn along_axis(t: &Tensor, shape: &[usize], axis: usize) -> Option<Vec<f64>> {
     fits.then(|| values.iter().map(|v| f64::from(*v)).collect())
 }
 
-fn absorb_affine(program: &mut Program, n: usize, at: usize) -> Option<()> {
-    let maker = producer(program, n, at)?;
+fn absorb_affine(program: &mut Program, links: &mut Links, n: usize, at: usize) -> Option<()> {
+    let maker = producer(program, links, n, at)?;
     let node = &program.nodes[n];
     let Kind::Ew(expr) = &node.kind else { return None };
     let shape = program.shape(node.out()?).to_vec();
@@ -220,6 +238,9 @@ fn absorb_affine(program: &mut Program, n: usize, at: usize) -> Option<()> {
     if matches!(rest.code[..], [Ins::Input(_)]) {
         // nothing is left to do: the producer makes the result itself
         let outputs = std::mem::take(&mut program.nodes[n].outputs);
+        for v in outputs.iter().flatten() {
+            links.made_by(*v, maker);
+        }
         program.nodes[maker].outputs = outputs;
         program.nodes[n].kind = Kind::View;
         program.nodes[n].inputs.clear();
@@ -314,8 +335,14 @@ fn scale_producer(program: &mut Program, maker: usize, a: &[f64], c: &[f64]) -> 
     Some(())
 }
 
-fn absorb_activation(program: &mut Program, n: usize, at: usize, maker: usize) -> Option<()> {
-    if producer(program, n, at)? != maker {
+fn absorb_activation(
+    program: &mut Program,
+    links: &mut Links,
+    n: usize,
+    at: usize,
+    maker: usize,
+) -> Option<()> {
+    if producer(program, links, n, at)? != maker {
         return None;
     }
     let node = &program.nodes[n];
@@ -368,6 +395,7 @@ fn absorb_activation(program: &mut Program, n: usize, at: usize, maker: usize) -
     made.inputs.extend(residual.map(Some));
     made.outputs = vec![Some(out)];
     made.origins.extend(program.nodes[n].origins.clone());
+    links.made_by(out, n);
     program.nodes[n] = made;
     // what stood at `maker` is dead now; sweep takes it
     Some(())

@@ -9,14 +9,15 @@ use crate::kernels::lanewise;
 use crate::kernels::winograd::Winograd;
 use crate::module::Kernel;
 use crate::plan::ir::{ConvNode, Node, PoolKind, PoolNode, Vx};
-use fcc_ir::Error;
+use fcc_ir::{Error, Tensor};
 
 fn missing() -> Stop {
     Stop::Error(Error::invalid("a lowered node lacks an operand"))
 }
 
-fn unsupported(e: crate::error::Error) -> Stop {
-    no_kernel(e.to_string())
+/// The elements of weights, which lowering has seen to be f32.
+pub(super) fn floats(t: &Tensor) -> crate::error::Result<std::borrow::Cow<'_, [f32]>> {
+    t.as_slice::<f32>().map_err(|e| crate::error::Error::Codegen(e.to_string()))
 }
 
 impl Emit<'_> {
@@ -38,7 +39,7 @@ impl Emit<'_> {
         let isa = self.code.isa();
         let threads = self.shared.options.threads;
         let weights = self.program.constant_of(w).ok_or_else(missing)?;
-        let values = weights.as_slice::<f32>()?;
+        let weights = weights.clone();
         if conv.transposed {
             let k = ConvTranspose {
                 x: xl,
@@ -51,9 +52,10 @@ impl Emit<'_> {
                 bias: conv.bias,
                 activation: conv.activation,
             };
-            let mut packed = AlignedF32::zeros(k.packed_elems(isa));
-            k.pack_weights(isa, &values, &mut packed).map_err(unsupported)?;
             let kernel = built(k.build(self.code.emitter(), threads))?;
+            let job = k.clone();
+            let packed = self
+                .packed_later(k.packed_elems(isa), move |out| job.pack_weights(isa, &floats(&weights)?, out));
             return self.finish_conv(node, conv, kernel, packed, (k.bias_elems(isa), conv.group), vec![x, y]);
         }
         let dense = conv.group == 1 || whole_groups(conv.group, xl.c, yl.c, self.forms.cb);
@@ -72,13 +74,15 @@ impl Emit<'_> {
             };
             if Winograd::pays(&k, isa) {
                 let k = Winograd { conv: k };
-                let mut packed = AlignedF32::zeros(k.packed_elems(isa));
-                k.pack_weights(isa, threads, &values, &mut packed).map_err(Error::from)?;
-                (built(k.build(self.code.emitter(), threads))?, packed, k.bias_elems(isa))
+                let kernel = built(k.build(self.code.emitter(), threads))?;
+                let (elems, bias, job) = (k.packed_elems(isa), k.bias_elems(isa), k);
+                let pack = move |out: &mut [f32]| job.pack_weights(isa, threads, &floats(&weights)?, out);
+                (kernel, self.packed_later(elems, pack), bias)
             } else {
-                let mut packed = AlignedF32::zeros(k.packed_elems(isa));
-                k.pack_weights(isa, &values, &mut packed).map_err(Error::from)?;
-                (built(k.build(self.code.emitter(), threads))?, packed, k.bias_elems(isa))
+                let kernel = built(k.build(self.code.emitter(), threads))?;
+                let (elems, bias, job) = (k.packed_elems(isa), k.bias_elems(isa), k);
+                let pack = move |out: &mut [f32]| job.pack_weights(isa, &floats(&weights)?, out);
+                (kernel, self.packed_later(elems, pack), bias)
             }
         } else {
             let k = lanewise::GroupConv {
@@ -93,9 +97,10 @@ impl Emit<'_> {
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
             };
-            let mut packed = AlignedF32::zeros(k.packed_elems(isa));
-            k.pack_weights(isa, &values, &mut packed).map_err(Error::from)?;
-            (built(k.build(self.code.emitter(), threads))?, packed, k.bias_elems(isa))
+            let kernel = built(k.build(self.code.emitter(), threads))?;
+            let (elems, bias, job) = (k.packed_elems(isa), k.bias_elems(isa), k);
+            let pack = move |out: &mut [f32]| job.pack_weights(isa, &floats(&weights)?, out);
+            (kernel, self.packed_later(elems, pack), bias)
         };
         let groups = if dense { conv.group } else { 1 };
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
@@ -108,13 +113,13 @@ impl Emit<'_> {
         node: &Node,
         conv: &ConvNode,
         kernel: Kernel,
-        packed: AlignedF32,
+        packed: Loc,
         (bias_elems, groups): (usize, usize),
         operands: Vec<Loc>,
     ) -> Result<(), Stop> {
         let mut operands = operands.into_iter();
         let mut args: Vec<Loc> = operands.next().into_iter().collect();
-        args.push(self.packed(packed));
+        args.push(packed);
         if conv.bias {
             let b = node.input(2).and_then(|b| self.program.constant_of(b)).ok_or_else(missing)?;
             args.push(self.packed_groups(&b.as_slice::<f32>()?, groups, bias_elems)?);

@@ -1,10 +1,9 @@
 //! Matrix products.
+use super::conv::floats;
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
-use crate::aligned::AlignedF32;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::gemm::{BStorage, BatchDim, Gemm, GemmBias, GemmResidual};
 use crate::plan::ir::{GemmNode, Node, Vx};
-use fcc_ir::Error;
 use fcc_ir::ops::broadcast;
 
 impl Emit<'_> {
@@ -82,18 +81,17 @@ impl Emit<'_> {
     /// A constant B, all its matrices packed; alpha goes into them.
     fn packed_b(&mut self, spec: &Gemm, b: Vx, g: &GemmNode) -> Result<Loc, Stop> {
         let isa = self.code.isa();
-        let tensor = self.program.constant_of(b).ok_or_else(|| no_kernel("a constant"))?;
-        let values = tensor.as_slice::<f32>()?;
+        let tensor = self.program.constant_of(b).ok_or_else(|| no_kernel("a constant"))?.clone();
         let each = spec.k * spec.n;
-        let matrices = values.len() / each.max(1);
+        let matrices = tensor.len() / each.max(1);
         let size = spec.packed_elems(isa);
-        let mut packed = AlignedF32::zeros(matrices * size);
         let (row, col) = if g.trans_b { (1, spec.k) } else { (spec.n, 1) };
-        for i in 0..matrices {
-            let out = &mut packed[i * size..][..size];
-            spec.pack_b(isa, &values[i * each..][..each], row, col, g.alpha, out).map_err(Error::from)?;
-        }
-        Ok(self.packed(packed))
+        let (spec, alpha) = (spec.clone(), g.alpha);
+        Ok(self.packed_later(matrices * size, move |packed| {
+            let values = floats(&tensor)?;
+            let mut parts = packed.chunks_exact_mut(size).zip(values.chunks_exact(each));
+            parts.try_for_each(|(out, b)| spec.pack_b(isa, b, row, col, alpha, out))
+        }))
     }
 
     /// B as rows of columns: transposed into a buffer of its own if it is given the other way.

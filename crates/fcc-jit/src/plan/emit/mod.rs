@@ -14,12 +14,12 @@ use crate::kernels::layout::BlockedLayout;
 use crate::kernels::rows::{Normalise, Reduce};
 use crate::kernels::softmax::Softmax;
 use crate::module::{Code, Emitter, Kernel};
-use crate::segment::Shared;
+use crate::segment::{Shared, lock};
 use cranelift_jit::JITModule;
 use fcc_ir::{Error, NodeId, Result};
 use forms::Forms;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why emission stopped.
 #[derive(Debug)]
@@ -64,6 +64,13 @@ pub(crate) struct Loc {
     pub layout: Option<BlockedLayout>,
 }
 
+/// A constant that is still to be filled.
+struct Packing {
+    at: usize,
+    elems: usize,
+    job: Box<dyn FnOnce(&mut [f32]) -> crate::error::Result<()> + Send>,
+}
+
 struct Buffer {
     bytes: usize,
     first: usize,
@@ -98,6 +105,7 @@ pub(crate) struct Emit<'a> {
     forms: Forms,
     locs: HashMap<(Vx, Form), Loc>,
     consts: Vec<Const>,
+    packing: Vec<Packing>,
     const_of: HashMap<Vx, u32>,
     buffers: Vec<Buffer>,
     drafts: Vec<Draft>,
@@ -141,6 +149,7 @@ impl<'a> Emit<'a> {
             code,
             locs: HashMap::new(),
             consts: vec![],
+            packing: vec![],
             const_of: HashMap::new(),
             buffers: vec![],
             drafts: vec![],
@@ -199,6 +208,41 @@ impl<'a> Emit<'a> {
         let now = self.drafts.len();
         self.buffers.push(Buffer { bytes, first: now, last: now, output: None });
         self.buffers.len() as u32 - 1
+    }
+    /// A constant of `elems` floats that `job` fills before the plan is finished, beside others.
+    fn packed_later(
+        &mut self,
+        elems: usize,
+        job: impl FnOnce(&mut [f32]) -> crate::error::Result<()> + Send + 'static,
+    ) -> Loc {
+        let loc = self.packed(AlignedF32::zeros(0));
+        self.packing.push(Packing { at: self.consts.len() - 1, elems, job: Box::new(job) });
+        loc
+    }
+    /// Does the packing that was put off, on as many threads as a run has.
+    fn pack(&mut self) -> Result<()> {
+        let jobs: Mutex<Vec<Packing>> = Mutex::new(std::mem::take(&mut self.packing));
+        let made: Mutex<Vec<(usize, Result<AlignedF32>)>> = Mutex::new(vec![]);
+        let work = || {
+            loop {
+                // the lock must not be held while the job runs
+                let next = lock(&jobs).pop();
+                let Some(Packing { at, elems, job }) = next else { return };
+                let mut data = AlignedF32::zeros(elems);
+                let done = job(&mut data).map_err(Error::from).map(|()| data);
+                lock(&made).push((at, done));
+            }
+        };
+        std::thread::scope(|s| {
+            for _ in 1..self.shared.options.threads {
+                s.spawn(work);
+            }
+            work();
+        });
+        for (at, data) in made.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            self.consts[at] = Const::Packed(data?);
+        }
+        Ok(())
     }
     fn packed(&mut self, data: AlignedF32) -> Loc {
         self.consts.push(Const::Packed(data));
@@ -332,6 +376,9 @@ impl Emit<'_> {
         if let Err(e) = self.code.finalize() {
             return Err((Stop::Error(e.into()), tail));
         }
+        if let Err(e) = self.pack() {
+            return Err((Stop::Error(e), tail));
+        }
         let end = self.drafts.len();
         for o in &outputs {
             if let Output::Made { arg: Arg { at: super::At::Buffer(b), .. }, .. } = o {
@@ -361,10 +408,13 @@ impl Emit<'_> {
             }
             arg
         };
+        let mut freed: Vec<Vec<u32>> = vec![vec![]; self.drafts.len() + 1];
+        for (s, last) in self.slot_last.iter().enumerate() {
+            freed[*last].push(s as u32);
+        }
         let mut steps = Vec::with_capacity(self.drafts.len());
         for (n, draft) in self.drafts.iter_mut().enumerate() {
-            let free =
-                (0..self.slot_last.len()).filter(|s| self.slot_last[*s] == n).map(|s| s as u32).collect();
+            let free = std::mem::take(&mut freed[n]);
             let action = match &mut draft.action {
                 DraftAction::Interpret { op, inputs, captures, outputs } => {
                     let src = |(loc, v): &(Loc, Vx)| {
