@@ -2,6 +2,7 @@
 pub mod bench;
 mod common;
 pub mod completions;
+pub mod explain;
 mod failure;
 mod inputs;
 mod out;
