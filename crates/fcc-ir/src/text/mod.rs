@@ -30,8 +30,8 @@
 //! - quoted operator, domain, attribute and opaque type names where they are not identifiers;
 //! - `undefined` and `?` for an element type or type that is not given, `name: undefined` for an attribute without
 //!   a value, `sparse {indices.., values..}` for sparse tensors;
-//! - comments that start with `#@`, which only fcc reads: the name of a subgraph that is not an identifier, doc
-//!   strings and metadata of graphs, functions and nodes.
+//! - comments that start with `#@`, which only fcc reads: the names of a subgraph and of an attribute's tensor that are
+//!   not identifiers, doc strings and metadata of graphs, functions and nodes.
 //!
 //! `onnx.parser` 1.23.2 takes lists of graphs, tensors and types as attributes, but drops their elements.
 //!

@@ -35,6 +35,12 @@ struct Printer<'a> {
     indent: usize,
 }
 
+/// Whether a name can stand in an attribute's value, where the syntax has no quoted names.
+pub(super) fn is_bare_name(name: &str) -> bool {
+    let special = ["inf", "infinity", "nan"].contains(&name.to_ascii_lowercase().as_str());
+    is_identifier(name) && !is_type_word(name) && !special
+}
+
 /// Appends the name of a value, node or graph, quoted where it must be.
 pub(super) fn name(out: &mut String, name: &str) {
     if is_identifier(name) && !is_type_word(name) {
@@ -262,10 +268,9 @@ impl Printer<'_> {
 
     /// A graph; one that is an attribute's value must have a bare name, its real one stands in a note.
     fn graph(&mut self, g: &Graph, nested: bool) {
-        let special = ["inf", "infinity", "nan"].contains(&g.name.to_ascii_lowercase().as_str());
         if !nested {
             name(&mut self.out, &g.name);
-        } else if is_identifier(&g.name) && !is_type_word(&g.name) && !special {
+        } else if is_bare_name(&g.name) {
             self.out.push_str(&g.name);
         } else {
             self.out.push_str("graph #@ name ");

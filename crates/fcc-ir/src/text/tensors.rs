@@ -98,15 +98,22 @@ fn elements(out: &mut String, tensor: &Tensor) {
     }
 }
 
-/// Appends a tensor as an attribute has it: `float[2] name {1.0, 2.0}`.
+/// Appends a tensor as an attribute has it: `float[2] name {1.0, 2.0}`. The name must be bare; one that cannot be
+/// stands in a note behind the data.
 pub(super) fn attribute(out: &mut String, constant: &ConstTensor, constants: Constants) {
     tensor_type(out, constant.tensor.dtype(), constant.tensor.shape());
     out.push(' ');
-    if !constant.name.is_empty() {
-        super::print::name(out, &constant.name);
+    let bare = super::print::is_bare_name(&constant.name);
+    if bare {
+        out.push_str(&constant.name);
         out.push(' ');
     }
     data(out, &constant.tensor, constants);
+    if !bare && !constant.name.is_empty() {
+        out.push_str(" #@ name ");
+        number::escaped(out, constant.name.as_bytes());
+        out.push_str("\n      ");
+    }
 }
 
 /// Appends a sparse tensor without its name: `sparse {float[2] {..}, int64[2] {..}}`, values first.

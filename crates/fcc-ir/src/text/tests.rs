@@ -122,6 +122,31 @@ fn every_element_type() {
 }
 
 #[test]
+fn the_name_of_an_attribute_s_tensor_stands_bare_or_in_a_note() {
+    let named = |name: &str| {
+        let mut m = parse(&model("g () => (float[2] y) { y = Constant <value = float[2] w {1.0, 2.0}> () }"))
+            .unwrap();
+        let id = m.graph.topological().unwrap()[0];
+        let attrs = &mut m.graph.node_mut(id).op_mut().unwrap().attrs;
+        let tensor = attrs.tensor("value").unwrap().unwrap().clone();
+        let constant =
+            crate::attr::ConstTensor { name: name.into(), ..crate::attr::ConstTensor::from(tensor) };
+        attrs.set("value", crate::attr::AttrValue::Tensor(constant));
+        m
+    };
+    for (name, shown) in [
+        ("w", "float[2] w {"),
+        ("fc.w 0", "float[2] {1.0, 2.0} #@ name b\"fc.w 0\""),
+        ("nan", "#@ name b\"nan\""),
+    ] {
+        let m = named(name);
+        let printed = print(&m, &PrintOptions::whole());
+        assert!(printed.contains(shown), "{printed}");
+        same(&m, &parse(&printed).unwrap()).unwrap();
+    }
+}
+
+#[test]
 fn packed_types_may_be_written_by_element() {
     let read = |text: &str| {
         let m = parse(&model(&format!("g () => () <{text}> {{}}"))).unwrap();

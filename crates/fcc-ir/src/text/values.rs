@@ -253,7 +253,11 @@ fn tensor_of(c: &mut Cursor<'_>, t: &TensorType) -> Result<ConstTensor> {
     let name = if c.at_hash() { None } else { c.optional_name()? };
     c.take(b'=');
     let mut constant = ConstTensor::from(tensor_data(c, t)?);
-    constant.name = name.unwrap_or_default();
+    constant.name = match c.note() {
+        None => name.unwrap_or_default(),
+        Some("name") => c.text_string()?,
+        Some(other) => return Err(c.bad(format!("note `{other}`"), "name")),
+    };
     Ok(constant)
 }
 
