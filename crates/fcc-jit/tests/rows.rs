@@ -82,7 +82,7 @@ fn random_copies_move_every_element() {
         let spec = Copy { width: 4, parts: vec![part], src_bytes: vec![4 * n], dst_bytes: 4 * n };
         let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
         for threads in [1, 2] {
-            let out = execute(Isa::Avx2, threads, &|e, t| spec.build(e, t), &[x.clone()]);
+            let out = execute(Isa::Avx2, threads, &|e, t| spec.build(e, t), std::slice::from_ref(&x));
             for (i, got) in out[1].iter().enumerate() {
                 let at: usize = (0..to.len()).map(|d| i / dst[d] % to[d] * src[perm[d]]).sum();
                 assert_eq!(*got, x[at], "{shape:?} {perm:?} element {i}");
@@ -99,7 +99,7 @@ fn rows_of_every_length_stay_inside() {
             for inner in [1, 5, 17] {
                 let x = rng.floats(3 * n * inner);
                 let softmax = Softmax { outer: 3, n, inner, log: false };
-                let out = execute(isa, 2, &|e, t| softmax.build(e, t), &[x.clone()]);
+                let out = execute(isa, 2, &|e, t| softmax.build(e, t), std::slice::from_ref(&x));
                 let line = |o: usize, i: usize| (0..n).map(move |k| (o * n + k) * inner + i);
                 for o in 0..3 {
                     for i in 0..inner {
@@ -108,7 +108,7 @@ fn rows_of_every_length_stay_inside() {
                     }
                 }
                 let reduce = Reduce { fold: Fold::Max, outer: 3, n, inner };
-                let out = execute(isa, 2, &|e, t| reduce.build(e, t), &[x.clone()]);
+                let out = execute(isa, 2, &|e, t| reduce.build(e, t), std::slice::from_ref(&x));
                 for o in 0..3 {
                     for i in 0..inner {
                         let want = line(o, i).map(|at| x[at]).fold(f32::NEG_INFINITY, f32::max);

@@ -558,7 +558,7 @@ impl Function<'_> {
         if partial {
             let tail = site(0, self.tail);
             if i == 0 {
-                self.last_task_only(|f| f.sites(&[tail.clone()]))?;
+                self.last_task_only(|f| f.sites(std::slice::from_ref(&tail)))?;
             } else {
                 self.sites(&[tail])?;
             }

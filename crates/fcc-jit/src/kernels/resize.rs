@@ -39,12 +39,12 @@ impl Resize {
     pub fn table(&self) -> Vec<f32> {
         let step = [self.x.plane_bytes(), self.x.row_bytes(), self.x.pixel_bytes()];
         let mut out = Vec::with_capacity(self.table_elems());
-        for d in 0..3 {
+        for (d, step) in step.into_iter().enumerate() {
             for taps in &self.taps[d] {
                 for i in 0..self.most(d) {
                     // all positions have as many taps, see `check`: nothing is padded in what is built
                     let (p, w) = taps.get(i).copied().unwrap_or((taps.last().map_or(0, |t| t.0), 0.0));
-                    out.push(f32::from_bits((p * step[d]) as u32));
+                    out.push(f32::from_bits((p * step) as u32));
                     out.push(w);
                 }
             }

@@ -79,7 +79,7 @@ impl Plan {
             Some(Tail { segment: Segment::new(rest, shared.clone()), made_now: order })
         };
         fuse(&mut program);
-        Plan::emit(&program, slots, tail, shared).map_err(|(stop, _)| stop)
+        Plan::emit(&program, slots, tail, shared)
     }
 }
 

@@ -80,7 +80,7 @@ impl Emit<'_> {
         if spatial == [1; 3] && c == y.c && self.program.constant_of(v).is_some() {
             return self.channel_constant(v, n, c);
         }
-        if c == 1 && self.locs.get(&(v, Form::Blocked)).is_none() && !self.forms.blocked[v.at()] {
+        if c == 1 && !self.locs.contains_key(&(v, Form::Blocked)) && !self.forms.blocked[v.at()] {
             // one value for all channels
             let loc = self.need(v, Form::Plain, place)?;
             let [d, h, w] = spatial;

@@ -113,11 +113,11 @@ impl Forms {
             return;
         }
         let mut halo = Halo::default();
-        for d in 0..3 {
+        for (d, halo) in halo.iter_mut().enumerate() {
             // what the last window reaches, which may be less than the padding
             let reach =
                 (y.spatial[d].max(1) - 1) * conv.strides[d] + (conv.kernel[d] - 1) * conv.dilations[d] + 1;
-            halo[d] = (conv.pads_begin[d], reach.saturating_sub(conv.pads_begin[d] + l.spatial[d]));
+            *halo = (conv.pads_begin[d], reach.saturating_sub(conv.pads_begin[d] + l.spatial[d]));
         }
         self.want(x, form, halo);
     }

@@ -120,7 +120,7 @@ impl Plan {
         input_slots: &[usize],
         tail: Option<Tail>,
         shared: &Arc<Shared>,
-    ) -> Result<Plan, (Stop, Option<Tail>)> {
+    ) -> Result<Plan, Stop> {
         let made = Emit::new(program, shared).and_then(|mut e| {
             let inputs: Vec<(usize, u32)> =
                 input_slots.iter().zip(&program.inputs).map(|(from, v)| (*from, e.slot(*v))).collect();
@@ -133,7 +133,7 @@ impl Plan {
         });
         match made {
             Ok((e, inputs, outputs)) => e.finish(inputs, outputs, tail),
-            Err(stop) => Err((stop, tail)),
+            Err(stop) => Err(stop),
         }
     }
 }
@@ -372,12 +372,12 @@ impl Emit<'_> {
         inputs: Vec<(usize, u32)>,
         outputs: Vec<Output>,
         tail: Option<Tail>,
-    ) -> Result<Plan, (Stop, Option<Tail>)> {
+    ) -> Result<Plan, Stop> {
         if let Err(e) = self.code.finalize() {
-            return Err((Stop::Error(e.into()), tail));
+            return Err(Stop::Error(e.into()));
         }
         if let Err(e) = self.pack() {
-            return Err((Stop::Error(e), tail));
+            return Err(Stop::Error(e));
         }
         let end = self.drafts.len();
         for o in &outputs {
@@ -427,7 +427,7 @@ impl Emit<'_> {
                     let captured = captures.iter().map(src).collect::<Result<_>>();
                     let (inputs, captures) = match (read, captured) {
                         (Ok(a), Ok(b)) => (a, b),
-                        (Err(e), _) | (_, Err(e)) => return Err((Stop::Error(e), tail)),
+                        (Err(e), _) | (_, Err(e)) => return Err(Stop::Error(e)),
                     };
                     let promised = |(s, v): &(u32, Vx)| (*s, self.program.val(*v).ty.clone());
                     let outputs = outputs.iter().map(|o| o.as_ref().map(promised)).collect();
@@ -436,7 +436,7 @@ impl Emit<'_> {
                 DraftAction::Run { kernel, args } => {
                     let step = match self.code.step(kernel) {
                         Ok(step) => step,
-                        Err(e) => return Err((Stop::Error(e.into()), tail)),
+                        Err(e) => return Err(Stop::Error(e.into())),
                     };
                     let arg = |(l, o): (&Loc, &crate::module::Operand)| resolve(Draftless::arg(*l, o.bytes));
                     let args = args.iter().zip(&kernel.operands).map(arg).collect();
@@ -476,7 +476,7 @@ impl Emit<'_> {
         };
         match plan.check() {
             Ok(()) => Ok(plan),
-            Err(e) => Err((Stop::Error(e), plan.tail)),
+            Err(e) => Err(Stop::Error(e)),
         }
     }
 }
