@@ -21,7 +21,7 @@ from common import CACHE, write_file
 from onnx import helper, numpy_helper
 
 PROBLEMS = CACHE / "problems"
-VERSION = "v1"
+VERSION = "v2"
 node = helper.make_node
 
 
@@ -279,6 +279,7 @@ def chains() -> list[Problem]:
     double = whole(draw, 1, 2, 5, 4, dtype=np.float64)
     return [
         Problem("chain_conv_relu_two_linears", head, x, weights, "batch"),
+        Problem("conv_pointwise", [node("Conv", ["x", "w", "b"], ["y"], name="conv")], x, {"w": whole(draw, 5, 3, 1, 1), "b": whole(draw, 5)}, "batch"),
         Problem("conv_shared_weight", shared, whole(draw, 1, 3, 5, 6), {"w": whole(draw, 3, 3, 3, 3)}, "batch"),
         Problem("conv_weight_is_computed", computed, whole(draw, 2, 3, 4, 4), {}),
         Problem("conv_overridable_weight", [node("Conv", ["x", "w"], ["y"], name="conv")], x, {"w": c1}, inputs_too=("w",)),
