@@ -29,6 +29,7 @@ type Poly = BTreeMap<Vec<Factor>, i64>;
 enum Factor {
     Symbol(Arc<str>),
     FloorDiv(DimExpr, DimExpr),
+    Min(DimExpr, DimExpr),
 }
 
 impl DimExpr {
@@ -67,7 +68,7 @@ impl DimExpr {
     pub fn is_nonnegative(&self) -> bool {
         let factor = |f: &Factor| match f {
             Factor::Symbol(_) => true,
-            Factor::FloorDiv(a, b) => a.is_nonnegative() && b.is_nonnegative(),
+            Factor::FloorDiv(a, b) | Factor::Min(a, b) => a.is_nonnegative() && b.is_nonnegative(),
         };
         self.0.iter().all(|(factors, c)| *c >= 0 && factors.iter().all(factor))
     }
@@ -118,6 +119,16 @@ impl DimExpr {
         }
         Some(Self::factor(Factor::FloorDiv(self.clone(), divisor.clone())))
     }
+    /// The lesser of both.
+    fn checked_min(&self, other: &Self) -> Option<Self> {
+        if self == other {
+            return Some(self.clone());
+        }
+        Some(match (self.as_constant(), other.as_constant()) {
+            (Some(a), Some(b)) => Self::constant(a.min(b)),
+            _ => Self::factor(Factor::Min(self.clone().min(other.clone()), self.clone().max(other.clone()))),
+        })
+    }
     /// The value under `bindings`; `None` if a symbol is not bound or a step overflows.
     pub fn eval(&self, bindings: &Bindings) -> Option<i64> {
         self.0.iter().try_fold(0i64, |sum, (factors, c)| {
@@ -128,6 +139,7 @@ impl DimExpr {
                         let (a, b) = (a.eval(bindings)?, b.eval(bindings)?);
                         if b <= 0 { None? } else { a.div_euclid(b) }
                     }
+                    Factor::Min(a, b) => a.eval(bindings)?.min(b.eval(bindings)?),
                 };
                 product.checked_mul(v)
             })?;
@@ -144,6 +156,7 @@ impl DimExpr {
                         None => Self::symbol(name),
                     },
                     Factor::FloorDiv(a, b) => a.bind(bindings)?.checked_floor_div(&b.bind(bindings)?)?,
+                    Factor::Min(a, b) => a.bind(bindings)?.checked_min(&b.bind(bindings)?)?,
                 };
                 product.checked_mul(&v)
             })?;
@@ -155,7 +168,7 @@ impl DimExpr {
         for factor in self.0.keys().flatten() {
             match factor {
                 Factor::Symbol(name) => f(name),
-                Factor::FloorDiv(a, b) => {
+                Factor::FloorDiv(a, b) | Factor::Min(a, b) => {
                     a.visit_symbols(f);
                     b.visit_symbols(f);
                 }
@@ -244,6 +257,20 @@ impl Dim {
     pub fn floor_div(&self, other: &Dim) -> Dim {
         self.combine(other, DimExpr::checked_floor_div)
     }
+    /// The lesser of both.
+    pub fn min(&self, other: &Dim) -> Dim {
+        self.combine(other, DimExpr::checked_min)
+    }
+    /// Whether this is certainly `min(other, …)`.
+    pub fn is_min_of(&self, other: &Dim) -> bool {
+        let (Dim::Sym(a), Some(b)) = (self, other.expr()) else { return false };
+        match a.0.iter().next() {
+            Some((factors, 1)) if a.0.len() == 1 => {
+                matches!(&factors[..], [Factor::Min(x, y)] if *x == b || *y == b)
+            }
+            _ => false,
+        }
+    }
     /// `ceil(self / other)` for a fixed positive divisor.
     pub fn ceil_div(&self, divisor: usize) -> Dim {
         match i64::try_from(divisor) {
@@ -303,6 +330,7 @@ impl fmt::Display for DimExpr {
                 match factor {
                     Factor::Symbol(name) => f.write_str(name)?,
                     Factor::FloorDiv(a, b) => write!(f, "floor(({a})/({b}))")?,
+                    Factor::Min(a, b) => write!(f, "min({a}, {b})")?,
                 }
             }
         }
@@ -331,6 +359,15 @@ mod tests {
         let out = Dim::symbol("H").offset(-3).floor_div(&Dim::Known(2)).offset(1);
         assert_eq!(out.bind(&Bindings::from([("H".into(), 8)])), Dim::Known(3));
         assert_eq!(out.bind(&Bindings::new()), out);
+    }
+
+    #[test]
+    fn the_lesser_of_two_extents() {
+        let (n, m) = (Dim::symbol("N"), Dim::Known(512).min(&Dim::symbol("N")));
+        assert_eq!(m.to_string(), "min(512, N)");
+        assert!(m.is_min_of(&n) && m.same(&n.min(&Dim::Known(512))) && !m.is_min_of(&Dim::symbol("M")));
+        assert_eq!(m.bind(&Bindings::from([("N".into(), 600)])), Dim::Known(512));
+        assert_eq!(m.bind(&Bindings::from([("N".into(), 6)])), Dim::Known(6));
     }
 
     #[test]

@@ -105,8 +105,15 @@ pub fn infer_facts(
             }
             NodeKind::Op(op) => {
                 let made = infer_node(graph, id, op, functions, &facts).at(|| graph.place(id))?;
-                for (i, fact) in made.into_iter().enumerate() {
-                    facts.facts.insert(ValueId { node: id, output: i as u32 }, fact);
+                for (i, mut fact) in made.into_iter().enumerate() {
+                    let value = ValueId { node: id, output: i as u32 };
+                    // what the file declares helps behind operators that fcc does not know
+                    if inputs.is_none()
+                        && let Ok(merged) = fact.ty.merge(graph.ty(value))
+                    {
+                        fact.ty = merged;
+                    }
+                    facts.facts.insert(value, fact);
                 }
             }
         }

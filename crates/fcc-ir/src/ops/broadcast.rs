@@ -33,6 +33,9 @@ pub fn dims(shapes: &[&[Dim]]) -> Result<Vec<Dim>> {
                 (a @ Dim::Known(_), _) => a.clone(),
                 (_, b @ Dim::Known(_)) => b.clone(),
                 (a, b) if a.same(b) => a.clone(),
+                // min(n, k) against n: either they are equal, or one is 1 and the other is n (extents of 0 aside)
+                (a, b) if a.is_min_of(b) => b.clone(),
+                (a, b) if b.is_min_of(a) => a.clone(),
                 _ => Dim::Unknown,
             };
         }

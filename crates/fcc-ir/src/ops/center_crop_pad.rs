@@ -2,7 +2,7 @@
 use super::{lists, movement};
 use crate::convert::from_i64s;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
-use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value, elem_count};
+use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `CenterCropPad`.
 pub struct CenterCropPad;
@@ -41,7 +41,7 @@ impl Operator for CenterCropPad {
         for (a, n) in axes.into_iter().zip(wanted) {
             shape[a] = n;
         }
-        elem_count(&shape)?;
+        movement::new_elems(&shape)?;
         let strides = movement::strides(x.shape());
         let offsets: Vec<Vec<Option<usize>>> = shape
             .iter()

@@ -1,8 +1,9 @@
 //! `Col2Im`: blocks summed back into an image. <https://onnx.ai/onnx/operators/onnx__Col2Im.html>
 use super::lists;
+use super::movement::new_elems;
 use crate::convert::{Narrowing, from_f64s, to_f64s};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
-use crate::{Dim, Error, OpNode, Result, TensorType, Value, elem_count};
+use crate::{Dim, Error, OpNode, Result, TensorType, Value};
 
 /// `Col2Im`.
 pub struct Col2Im;
@@ -90,15 +91,15 @@ impl Operator for Col2Im {
         let image = lists::extents("image_shape", &cx.tensor(1)?.to_i64s()?)?;
         let block = lists::extents("block_shape", &cx.tensor(2)?.to_i64s()?)?;
         let axes = axes(cx.node, &image, &block)?;
-        let (size, block_size) = (elem_count(&image)?, elem_count(&block)?);
-        let blocks = elem_count(&axes.iter().map(|a| a.count).collect::<Vec<_>>())?;
+        let (size, block_size) = (new_elems(&image)?, new_elems(&block)?);
+        let blocks = new_elems(&axes.iter().map(|a| a.count).collect::<Vec<_>>())?;
         if blocks != l || columns % block_size.max(1) != 0 {
             let wanted = format!("[N, C * {block_size}, {blocks}]");
             return Err(Error::mismatch("input", x.tensor_type(), wanted));
         }
         let c = columns / block_size;
         let shape = [&[n, c], &image[..]].concat();
-        let mut y = vec![0f64; elem_count(&shape)?];
+        let mut y = vec![0f64; new_elems(&shape)?];
         let data = to_f64s(x)?;
         // where each element of each block lies in the image; `None` in the padding
         let place = |k: usize, b: usize| {

@@ -1,7 +1,7 @@
 //! `Expand` and `Tile`. <https://onnx.ai/onnx/operators/onnx__Expand.html>, <https://onnx.ai/onnx/operators/onnx__Tile.html>
 use super::{broadcast, lists, movement};
 use crate::op::{DimTensor, EvalCtx, Fact, InferCtx, Operator, Schema, axis};
-use crate::{Dim, Error, Result, Tensor, TensorType, Value, elem_count};
+use crate::{Dim, Error, Result, Tensor, TensorType, Value};
 
 /// `Expand`.
 pub struct Expand;
@@ -10,7 +10,7 @@ pub struct Tile;
 
 /// `x` read as if it had the shape `out`, to which its own broadcasts.
 pub fn expand(x: &Tensor, out: &[usize]) -> Result<Tensor> {
-    elem_count(out)?;
+    movement::new_elems(out)?;
     if broadcast::shape(&[x.shape(), out])? != out {
         return Err(Error::mismatch("expand", format!("{:?}", x.shape()), format!("{out:?}")));
     }
@@ -102,7 +102,7 @@ impl Operator for Tile {
         let repeats = repeats(cx.version(), &read(cx.tensor(1)?)?, second.as_deref(), x.rank())?;
         let out: Option<Vec<usize>> =
             x.shape().iter().zip(&repeats).map(|(n, r)| n.checked_mul(*r)).collect();
-        elem_count(&out.ok_or_else(|| Error::invalid("tiled extent overflows"))?)?;
+        movement::new_elems(&out.ok_or_else(|| Error::invalid("tiled extent overflows"))?)?;
         let axes: Vec<Vec<usize>> =
             movement::whole(x.shape()).into_iter().zip(repeats).map(|(a, r)| a.repeat(r)).collect();
         Ok(vec![movement::select(x, &axes)?.into()])

@@ -1,9 +1,10 @@
 //! `GridSample` and `AffineGrid`. <https://onnx.ai/onnx/operators/onnx__GridSample.html>,
 //! <https://onnx.ai/onnx/operators/onnx__AffineGrid.html>
 use super::lists;
+use super::movement::new_elems;
 use crate::convert::{Narrowing, from_f64s, to_f64s};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
-use crate::{Dim, Error, OpNode, Result, TensorType, Value, elem_count};
+use crate::{Dim, Error, OpNode, Result, TensorType, Value};
 
 /// `GridSample`.
 pub struct GridSample;
@@ -162,7 +163,7 @@ impl Operator for GridSample {
         let (mode, padding, align) = attributes(cx.node)?;
         let (size, count): (usize, usize) = (spatial.iter().product(), places.iter().product());
         let shape = [&[n, c], places].concat();
-        let mut y = vec![0f64; elem_count(&shape)?];
+        let mut y = vec![0f64; new_elems(&shape)?];
         if size == 0 && !y.is_empty() && padding != Padding::Zeros {
             return Err(Error::mismatch("pixels", 0, "at least 1"));
         }
@@ -212,7 +213,7 @@ impl Operator for AffineGrid {
             (false, n) => (2.0 * i as f64 + 1.0) / n as f64 - 1.0,
         };
         let shape = [&[*n], places, &[r]].concat();
-        let mut grid = Vec::with_capacity(elem_count(&shape)?);
+        let mut grid = Vec::with_capacity(new_elems(&shape)?);
         let theta_values = to_f64s(theta)?;
         for b in 0..*n {
             let rows = &theta_values[b * r * (r + 1)..][..r * (r + 1)];

@@ -94,6 +94,18 @@ impl<'a> Elems<'a> {
     }
 }
 
+/// Tensors above this many elements are not made: a shape out of a broken file would exhaust the memory.
+const MAX_ELEMS: usize = 1 << 32;
+
+/// The number of elements of a tensor to be made. Errors where it is out of all proportion.
+pub fn new_elems(shape: &[usize]) -> Result<usize> {
+    let n = elem_count(shape)?;
+    if n > MAX_ELEMS {
+        return Err(Error::unsupported(format!("a tensor {shape:?} of {n} elements, more than {MAX_ELEMS}")));
+    }
+    Ok(n)
+}
+
 /// Row-major element strides.
 pub fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
@@ -115,7 +127,7 @@ fn each_row(axes: &[Vec<usize>], base: usize, f: &mut dyn FnMut(usize) -> Result
 pub fn select(t: &Tensor, axes: &[Vec<usize>]) -> Result<Tensor> {
     let shape: Vec<usize> = axes.iter().map(Vec::len).collect();
     let from = Elems::of(t);
-    let mut out = Elems::empty(t.dtype(), elem_count(&shape)?);
+    let mut out = Elems::empty(t.dtype(), new_elems(&shape)?);
     let (inner, outer) = axes.split_last().map_or((None, axes), |(l, o)| (Some(l), o));
     let inner: &[usize] = inner.map_or(&[0], Vec::as_slice);
     if inner.is_empty() || outer.iter().any(Vec::is_empty) {
@@ -151,7 +163,7 @@ pub fn select_or(t: &Tensor, axes: &[Vec<Option<usize>>], fill: &Tensor) -> Resu
         return Err(Error::mismatch("element type of the fill value", fill.dtype(), t.dtype()));
     }
     let (from, fill) = (Elems::of(t), Elems::of(fill));
-    let mut out = Elems::empty(t.dtype(), elem_count(&shape)?);
+    let mut out = Elems::empty(t.dtype(), new_elems(&shape)?);
     if !shape.contains(&0) {
         walk(axes, Some(0), &mut |at| match at {
             Some(i) => out.extend(&from, i, 1),
@@ -193,7 +205,7 @@ pub fn concat(parts: &[&Tensor], axis: usize) -> Result<Tensor> {
             .checked_add(p.shape()[axis])
             .ok_or_else(|| Error::invalid("concatenated extent overflows"))?;
     }
-    let mut out = Elems::empty(first.dtype(), elem_count(&shape)?);
+    let mut out = Elems::empty(first.dtype(), new_elems(&shape)?);
     let elems: Vec<Elems<'_>> = parts.iter().map(|p| Elems::of(p)).collect();
     let inner: usize = shape[axis + 1..].iter().product();
     for row in 0..shape[..axis].iter().product() {

@@ -54,7 +54,7 @@ impl Operator for OneHot {
         let outer: usize = x.shape()[..at].iter().product();
         let mut shape = x.shape().to_vec();
         shape.insert(at, depth);
-        let mut on = vec![0usize; crate::elem_count(&shape)?];
+        let mut on = vec![0usize; movement::new_elems(&shape)?];
         let indices = integers(x)?;
         let n = depth as i64;
         for o in 0..outer {

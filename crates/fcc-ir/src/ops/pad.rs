@@ -156,7 +156,7 @@ impl Operator for Pad {
         let strides = movement::strides(x.shape());
         let out: Vec<usize> = (0..x.rank()).map(|i| pads.out(i, x.shape()[i])).collect::<Result<_>>()?;
         // before any list of that length is made
-        crate::elem_count(&out)?;
+        movement::new_elems(&out)?;
         let offsets = (0..x.rank())
             .map(|i| {
                 let sources = pads.sources(i, x.shape()[i], mode)?;

@@ -2,10 +2,11 @@
 //! <https://onnx.ai/onnx/operators/onnx__RandomNormal.html>
 //!
 //! ONNX leaves the generator open. fcc's is seeded with the attribute `seed`, or with 0, so that runs repeat.
+use super::movement::new_elems;
 use crate::convert::{Narrowing, from_f64s, to_f64s};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::random::Random;
-use crate::{DType, Dim, Error, OpNode, Result, TensorType, Value, elem_count};
+use crate::{DType, Dim, Error, OpNode, Result, TensorType, Value};
 
 /// One of the four operators that draw a whole tensor.
 pub struct Draw {
@@ -68,7 +69,7 @@ impl Operator for Draw {
         let attrs = &cx.node.attrs;
         let number = |name: &str, default: f32| attrs.float_or(name, default).map(f64::from);
         let mut r = generator(cx.node)?;
-        let n = elem_count(&shape)?;
+        let n = new_elems(&shape)?;
         let values = if self.normal {
             let (mean, scale) = (number("mean", 0.0)?, number("scale", 1.0)?);
             (0..n).map(|_| mean + scale * normal(&mut r)).collect()
@@ -122,7 +123,7 @@ impl Operator for Multinomial {
             return Err(Error::mismatch("classes", 0, "at least 1"));
         }
         let mut r = generator(cx.node)?;
-        let mut out = Vec::with_capacity(elem_count(&[batch, n])?);
+        let mut out = Vec::with_capacity(new_elems(&[batch, n])?);
         for row in to_f64s(x)?.chunks(classes) {
             let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = row.iter().map(|v| (v - top).exp()).collect();

@@ -43,7 +43,7 @@ impl Operator for Range {
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let (start, limit, delta) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
-        let n = count(start, limit, delta)?;
+        let n = super::movement::new_elems(&[count(start, limit, delta)?])?;
         let dtype = start.dtype();
         Ok(vec![
             match (start.to_i64s(), delta.to_i64s()) {

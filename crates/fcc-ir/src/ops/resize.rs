@@ -7,7 +7,7 @@ use super::resize_taps::{AxisPlan, Coordinates, Mode, Nearest, Sampling};
 use super::{lists, movement};
 use crate::convert::{Narrowing, from_f64s, to_f32s, to_f64s};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
-use crate::{Dim, Error, OpNode, Result, Tensor, TensorType, Value, elem_count};
+use crate::{Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `Resize`.
 pub struct Resize;
@@ -149,7 +149,7 @@ fn extents(node: &OpNode, x: &[usize], request: &Request) -> Result<Vec<(f64, us
             return Err(Error::mismatch("scales given and sizes given", got, "one of them"));
         }
     }
-    elem_count(&out.iter().map(|o| o.1).collect::<Vec<_>>())?;
+    movement::new_elems(&out.iter().map(|o| o.1).collect::<Vec<_>>())?;
     Ok(out)
 }
 

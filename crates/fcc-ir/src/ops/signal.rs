@@ -1,9 +1,10 @@
 //! `DFT`, `STFT`, `MelWeightMatrix`, and the windows. <https://onnx.ai/onnx/operators/onnx__DFT.html>,
 //! <https://onnx.ai/onnx/operators/onnx__STFT.html>, <https://onnx.ai/onnx/operators/onnx__MelWeightMatrix.html>
 use super::lists;
+use super::movement::new_elems;
 use crate::convert::{Narrowing, from_f64s, to_f64s};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
-use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value, elem_count};
+use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 use std::f64::consts::TAU;
 
 /// `DFT`.
@@ -116,7 +117,7 @@ impl Operator for Dft {
         shape[at] = bins;
         let last = shape.len() - 1;
         shape[last] = out_parts;
-        let mut y = vec![0f64; elem_count(&shape)?];
+        let mut y = vec![0f64; new_elems(&shape)?];
         let data = to_f64s(x)?;
         let (outer, inner): (usize, usize) =
             (x.shape()[..at].iter().product(), x.shape()[at + 1..last].iter().product());
@@ -195,7 +196,7 @@ impl Operator for Stft {
         let bins = if onesided { length / 2 + 1 } else { length };
         let frames = (n - length) / step + 1;
         let data = to_f64s(x)?;
-        let mut y = Vec::with_capacity(elem_count(&[batch, frames, bins, 2])?);
+        let mut y = Vec::with_capacity(new_elems(&[batch, frames, bins, 2])?);
         for b in 0..batch {
             for f in 0..frames {
                 let sample = |(k, w): (usize, &f64)| {
@@ -245,7 +246,7 @@ impl Operator for MelWeightMatrix {
             let hz = 700.0 * (10f64.powf(mel / 2595.0) - 1.0);
             ((length as f64 + 1.0) * hz / rate as f64).floor()
         };
-        let mut y = vec![0f64; elem_count(&[bins, bands])?];
+        let mut y = vec![0f64; new_elems(&[bins, bands])?];
         for band in 0..bands {
             let (left, peak, right) = (corner(band), corner(band + 1), corner(band + 2));
             for bin in 0..bins {
@@ -291,7 +292,7 @@ impl Operator for Window {
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let size = lists::extents("size", &cx.tensor(0)?.to_i64s()?)?;
         let [n] = size[..] else { return Err(Error::mismatch("size", format!("{size:?}"), "one number")) };
-        elem_count(&[n])?;
+        new_elems(&[n])?;
         let over = if cx.node.attrs.flag("periodic", true)? { n as f64 } else { n as f64 - 1.0 };
         let [a, b, c] = self.coefficients;
         let at = |i: usize| {

@@ -93,13 +93,16 @@ fn slice_dim(start: &Dim, end: &Dim, step: i64, extent: &Dim) -> Dim {
             _ => Dim::Unknown,
         };
     }
-    const FAR: i64 = i32::MAX as i64;
+    // exporters write all kinds of numbers for "to the end"
+    const FAR: i64 = 1_000_000_000;
     let end = match constant(end) {
         Some(e) if e >= FAR => extent.clone(),
         Some(e) if e < 0 => extent.offset(e),
         // a fixed end may lie beyond a symbolic extent
         Some(_) => return Dim::Unknown,
         None if end.same(extent) => extent.clone(),
+        // what is never negative does not count from the end
+        None if matches!(end, Dim::Sym(e) if e.is_nonnegative()) => end.min(extent),
         None => return Dim::Unknown,
     };
     match constant(start) {
