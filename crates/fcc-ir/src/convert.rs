@@ -460,9 +460,9 @@ mod tests {
         let t = Tensor::new(vec![2], vec![200i16, -1]).unwrap();
         let c = cast(&t, DType::I8, Narrowing::default()).unwrap();
         assert_eq!(*c.as_slice::<i8>().unwrap(), [-56, -1]);
-        let s = Tensor::from_strings(vec![4], ["3.14", "+INF", "nan", "1e-5"]).unwrap();
+        let s = Tensor::from_strings(vec![4], ["3.25", "+INF", "nan", "1e-5"]).unwrap();
         let f = to_f32s(&cast(&s, DType::F32, Narrowing::default()).unwrap()).unwrap();
-        assert!(f[0] == 3.14 && f[1] == f32::INFINITY && f[2].is_nan() && f[3] == 1e-5);
+        assert!(f[0] == 3.25 && f[1] == f32::INFINITY && f[2].is_nan() && f[3] == 1e-5);
         let bad = Tensor::from_strings(vec![1], ["Hello"]).unwrap();
         assert!(cast(&bad, DType::F32, Narrowing::default()).is_err());
     }

@@ -258,10 +258,10 @@ impl Dim {
         self.combine(other, DimExpr::checked_floor_div)
     }
     /// The lesser of both.
-    pub fn min(&self, other: &Dim) -> Dim {
+    pub fn lesser(&self, other: &Dim) -> Dim {
         self.combine(other, DimExpr::checked_min)
     }
-    /// Whether this is certainly `min(other, …)`.
+    /// Whether this is certainly the lesser of `other` and something.
     pub fn is_min_of(&self, other: &Dim) -> bool {
         let (Dim::Sym(a), Some(b)) = (self, other.expr()) else { return false };
         match a.0.iter().next() {
@@ -363,9 +363,9 @@ mod tests {
 
     #[test]
     fn the_lesser_of_two_extents() {
-        let (n, m) = (Dim::symbol("N"), Dim::Known(512).min(&Dim::symbol("N")));
+        let (n, m) = (Dim::symbol("N"), Dim::Known(512).lesser(&Dim::symbol("N")));
         assert_eq!(m.to_string(), "min(512, N)");
-        assert!(m.is_min_of(&n) && m.same(&n.min(&Dim::Known(512))) && !m.is_min_of(&Dim::symbol("M")));
+        assert!(m.is_min_of(&n) && m.same(&n.lesser(&Dim::Known(512))) && !m.is_min_of(&Dim::symbol("M")));
         assert_eq!(m.bind(&Bindings::from([("N".into(), 600)])), Dim::Known(512));
         assert_eq!(m.bind(&Bindings::from([("N".into(), 6)])), Dim::Known(6));
     }

@@ -113,7 +113,7 @@ impl Operator for Loop {
         };
         let stacked = |f: &Fact| match &f.ty {
             ValueType::Tensor(t) => {
-                let shape = t.shape.as_ref().map(|s| [&[trips.clone()], s.as_slice()].concat());
+                let shape = t.shape.as_ref().map(|s| [std::slice::from_ref(&trips), s.as_slice()].concat());
                 Fact::from(TensorType { dtype: t.dtype, shape })
             }
             _ => Fact::default(),

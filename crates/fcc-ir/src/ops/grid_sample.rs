@@ -191,7 +191,9 @@ impl Operator for AffineGrid {
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let dtype = cx.dtype(0)?;
         let shape = cx.dims(1).and_then(|d| match &d.elems[..] {
-            [n, _, places @ ..] => Some([&[n.clone()], places, &[Dim::Known(places.len())]].concat()),
+            [n, _, places @ ..] => {
+                Some([std::slice::from_ref(n), places, &[Dim::Known(places.len())]].concat())
+            }
             _ => None,
         });
         Ok(vec![TensorType { dtype, shape }.into()])

@@ -253,8 +253,7 @@ pub fn request(
     input: &dyn Fn(usize) -> Result<Option<Tensor>>,
 ) -> Result<Request> {
     let (roi, scales, sizes) = slots(node);
-    let floats =
-        |i: usize| Ok::<_, Error>(input(i)?.filter(|t| !t.is_empty()).map(|t| to_f32s(&t)).transpose()?);
+    let floats = |i: usize| input(i)?.filter(|t| !t.is_empty()).map(|t| to_f32s(&t)).transpose();
     let given = scale_attributes(node, Some(rank))?;
     Ok(Request {
         scales: if given.is_some() { given } else { floats(scales)? },

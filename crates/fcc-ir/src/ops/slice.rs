@@ -102,7 +102,7 @@ fn slice_dim(start: &Dim, end: &Dim, step: i64, extent: &Dim) -> Dim {
         Some(_) => return Dim::Unknown,
         None if end.same(extent) => extent.clone(),
         // what is never negative does not count from the end
-        None if matches!(end, Dim::Sym(e) if e.is_nonnegative()) => end.min(extent),
+        None if matches!(end, Dim::Sym(e) if e.is_nonnegative()) => end.lesser(extent),
         None => return Dim::Unknown,
     };
     match constant(start) {

@@ -38,7 +38,11 @@ pub fn block_size(node: &OpNode) -> Result<usize> {
 }
 
 fn divided(what: &str, n: usize, by: usize) -> Result<usize> {
-    if n % by == 0 { Ok(n / by) } else { Err(Error::mismatch(what, n, format!("a multiple of {by}"))) }
+    if n.is_multiple_of(by) {
+        Ok(n / by)
+    } else {
+        Err(Error::mismatch(what, n, format!("a multiple of {by}")))
+    }
 }
 
 fn divide_dim(what: &str, d: &Dim, by: usize) -> Result<Dim> {
@@ -48,7 +52,7 @@ fn divide_dim(what: &str, d: &Dim, by: usize) -> Result<Dim> {
     }
 }
 
-fn four<'a, T>(x: &'a [T]) -> Result<&'a [T; 4]> {
+fn four<T>(x: &[T]) -> Result<&[T; 4]> {
     x.try_into().map_err(|_| Error::mismatch("rank", x.len(), "4"))
 }
 
