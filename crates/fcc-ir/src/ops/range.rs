@@ -45,6 +45,10 @@ impl Operator for Range {
         let (start, limit, delta) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
         let n = super::movement::new_elems(&[count(start, limit, delta)?])?;
         let dtype = start.dtype();
+        let stash = cx.node.attrs.int_or("stash_type", 1)?;
+        if matches!(dtype, DType::F16 | DType::BF16) && stash != 1 {
+            return Err(Error::unsupported(format!("stash_type {stash}; 1 (float) is computed")));
+        }
         Ok(vec![
             match (start.to_i64s(), delta.to_i64s()) {
                 (Ok(s), Ok(d)) => {
