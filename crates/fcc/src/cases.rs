@@ -103,6 +103,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 
 fn check(folder: &Path, engine: Engine, options: &fcc_jit::Options) -> Result<(), Stop> {
     let mut model = fcc_onnx::load(folder.join("model.onnx"), &fcc_onnx::LoadOptions::default())?;
+    fcc_ir::verify::verify(&model)?;
     let tolerance = tolerance(folder)?;
     let sets = data_sets(folder)?;
     if sets.is_empty() {

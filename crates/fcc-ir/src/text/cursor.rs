@@ -9,7 +9,7 @@ pub(super) struct Cursor<'t> {
     text: &'t str,
     pos: usize,
     depth: usize,
-    /// A place whose line is known: its offset, its line from 0, the offset of the line's start.
+    /// A place that is known: its offset, its line from 0, its column from 0.
     known: (usize, usize, usize),
 }
 
@@ -60,16 +60,17 @@ impl<'t> Cursor<'t> {
     }
 
     fn place_here(&mut self) -> String {
-        let bytes = self.text.as_bytes();
-        let (from, line, start) = if self.known.0 <= self.pos { self.known } else { (0, 0, 0) };
-        let ahead = bytes.get(from..self.pos).unwrap_or_default();
+        let (from, line, column) = if self.known.0 <= self.pos { self.known } else { (0, 0, 0) };
+        let ahead = self.text.as_bytes().get(from..self.pos).unwrap_or_default();
+        let characters = |bytes: &[u8]| bytes.iter().filter(|b| (**b as i8) >= -64).count();
         let line = line + ahead.iter().filter(|b| **b == b'\n').count();
-        let start = ahead.iter().rposition(|b| *b == b'\n').map_or(start, |i| from + i + 1);
+        let column = match ahead.iter().rposition(|b| *b == b'\n') {
+            Some(newline) => characters(ahead.get(newline + 1..).unwrap_or_default()),
+            None => column + characters(ahead),
+        };
         // the next question goes on from here, so that asking at every node stays linear
-        self.known = (self.pos, line, start);
-        let is_start = |b: &&u8| (**b as i8) >= -64;
-        let column = bytes.get(start..self.pos).unwrap_or_default().iter().filter(is_start).count() + 1;
-        format!("line {}, column {column}", line + 1)
+        self.known = (self.pos, line, column);
+        format!("line {}, column {}", line + 1, column + 1)
     }
 
     /// The error of a text that has something else than `wanted` here.
