@@ -13,12 +13,23 @@ pub(crate) fn decode<M: prost::Message + Default>(bytes: &Bytes, what: &str) -> 
         return Err(Error::mismatch(ErrorKind::Malformed, "the file", "0 bytes", what));
     }
     M::decode(bytes.clone()).map_err(|error| {
+        let error = shortened(&error.to_string());
         let got = match looks_like(bytes) {
             Some(kind) => format!("{kind} ({error})"),
             None => format!("{} bytes that are cut short or damaged ({error})", bytes.len()),
         };
         Error::mismatch(ErrorKind::Malformed, "the file", got, what)
     })
+}
+
+/// prost names every message on the way to a fault: of a long way, the end.
+fn shortened(message: &str) -> String {
+    const PARTS: usize = 4;
+    let parts: Vec<&str> = message.split(": ").collect();
+    match parts.len().checked_sub(PARTS) {
+        Some(cut) if cut > PARTS => format!("… {}", parts[cut..].join(": ")),
+        _ => message.to_string(),
+    }
 }
 
 /// What a file seems to be instead, by its first bytes.

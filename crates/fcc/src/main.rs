@@ -14,6 +14,7 @@ use std::process::ExitCode;
     name = "fcc",
     version,
     disable_help_subcommand = true,
+    max_term_width = 100,
     after_help = "Exit code: 0 done, 1 a check or comparison failed, 2 bad usage or bad input.
 
 Examples:

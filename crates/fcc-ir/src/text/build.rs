@@ -78,7 +78,7 @@ pub(super) fn graph(text: GraphText, scope: &Scope<'_>) -> Result<Graph> {
     for (name, constant) in text.constants {
         match constant {
             ConstText::Dense(tensor) => g.add_constant(&name, tensor)?,
-            ConstText::Sparse(sparse) => g.add_sparse_constant(&name, sparse)?,
+            ConstText::Sparse(sparse) => g.add_sparse_constant(&name, *sparse)?,
         };
     }
     for (place, info) in defaults {

@@ -23,7 +23,7 @@ pub(super) struct GraphText {
 /// An initializer.
 pub(super) enum ConstText {
     Dense(Tensor),
-    Sparse(ConstSparse),
+    Sparse(Box<ConstSparse>),
 }
 
 /// A node as it stands in a text; empty names are absent values.
@@ -234,7 +234,7 @@ fn signature(c: &mut Cursor<'_>, g: &mut GraphText) -> Result<()> {
 fn constant(c: &mut Cursor<'_>, ty: &ValueType) -> Result<ConstText> {
     match ty {
         ValueType::Tensor(t) => Ok(ConstText::Dense(values::tensor_data(c, t)?)),
-        ValueType::SparseTensor(t) => Ok(ConstText::Sparse(values::sparse_data(c, t)?)),
+        ValueType::SparseTensor(t) => Ok(ConstText::Sparse(Box::new(values::sparse_data(c, t)?))),
         other => Err(c.bad(format!("data of type {other}"), "a tensor type before the name")),
     }
 }

@@ -5,7 +5,6 @@ use super::number::{parse_f32, parse_f64};
 use super::parse::{GraphText, graph};
 use crate::attr::{AttrKind, AttrValue, ConstSparse, ConstTensor};
 use crate::{DType, Dim, Error, Result, Tensor, TensorType, ValueInfo, ValueType, elem_count};
-use bytes::Bytes;
 
 /// An attribute; graphs in it are not yet built.
 pub(super) struct AttrText {
@@ -409,7 +408,7 @@ fn list(c: &mut Cursor<'_>, kind: AttrKind) -> Result<AttrTextValue> {
     let value = match plain.first().map_or(element_kind(kind), AttrValue::kind) {
         AttrKind::Float => all!(Float Floats, v => v),
         AttrKind::Int => all!(Int Ints, v => v),
-        AttrKind::String => all!(String Strings, v => Bytes::from(v)),
+        AttrKind::String => all!(String Strings, v => v),
         AttrKind::Tensor => all!(Tensor Tensors, v => v),
         AttrKind::SparseTensor => all!(SparseTensor SparseTensors, v => *v),
         AttrKind::Type => all!(Type Types, v => v),

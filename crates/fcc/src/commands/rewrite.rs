@@ -205,10 +205,11 @@ fn write(args: &Args, model: &Model, target: &Path) -> Result<u64, Failure> {
         write_file(target, text.as_bytes())?;
         return Ok(text.len() as u64);
     }
-    let mut options = SaveOptions::default();
-    options.external_data = args.external_data;
-    options.input = Some(args.model.clone());
-    options.overwrite_input = args.in_place;
+    let options = SaveOptions {
+        external_data: args.external_data,
+        input: Some(args.model.clone()),
+        overwrite_input: args.in_place,
+    };
     let saved = fcc_onnx::save(model, target, &options)?;
     Ok(saved.model_bytes + saved.data.map_or(0, |(_, bytes)| bytes))
 }

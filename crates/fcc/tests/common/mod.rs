@@ -14,7 +14,11 @@ pub struct Answer {
 /// Runs fcc. Panics if it was killed, or panicked itself.
 pub fn fcc<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> Answer {
     let args: Vec<_> = args.into_iter().map(|a| a.as_ref().to_os_string()).collect();
-    let output = Command::new(env!("CARGO_BIN_EXE_fcc")).args(&args).output().expect("fcc starts");
+    let output = Command::new(env!("CARGO_BIN_EXE_fcc"))
+        .args(&args)
+        .env_remove("COLUMNS")
+        .output()
+        .expect("fcc starts");
     answer(&output, &format!("{args:?}"))
 }
 
