@@ -385,11 +385,14 @@ impl Side<'_> {
             // the constants of a subgraph keep their type, so that it runs in that
             let wide = if op.attrs.graphs().next().is_some() { None } else { plain(true).ok() };
             match wide {
-                Some(values) => (values, inherited),
+                // a Cast to a narrower type rounds, although it was given f64
+                Some(values) => {
+                    let unit = rounding(&values).max(inherited);
+                    (values, unit)
+                }
                 None => {
                     let narrowed = narrowed(graph, id, &inputs, op, functions, &captures, &wanted)?;
-                    let unit = narrowed.iter().filter_map(|v| v.as_tensor().ok()).map(|t| epsilon(t.dtype()));
-                    let unit = unit.fold(inherited, f64::max);
+                    let unit = rounding(&narrowed).max(inherited);
                     (narrowed, unit)
                 }
             }
@@ -402,6 +405,12 @@ impl Side<'_> {
             .map(|(value, size)| Known { value, size: Some(size), native, constant })
             .collect())
     }
+}
+
+/// Unit roundoff of the coarsest float type among the values; 0 for `f64`, whose rounding every bound counts.
+fn rounding(values: &[Value]) -> f64 {
+    let types = values.iter().filter_map(|v| v.as_tensor().ok()).map(Tensor::dtype);
+    types.filter(|d| d.is_float() && *d != DType::F64).map(epsilon).fold(0.0, f64::max)
 }
 
 fn known(value: Value, constant: bool) -> Known {

@@ -286,7 +286,7 @@ fn attend<T: Real>(
     let mut root = [T::from_f64(scale.sqrt())];
     round(&mut root);
     for operand in [&mut q, &mut k] {
-        operand.iter_mut().for_each(|x| *x = *x * root[0]);
+        operand.iter_mut().for_each(|x| *x *= root[0]);
         round(operand);
     }
     let (d, dv, total) = (p.head_size, p.v_head_size, p.total);
@@ -306,11 +306,11 @@ fn attend<T: Real>(
                 round(&mut scores);
                 let mut kept = scores.clone();
                 if softcap > T::ZERO {
-                    scores.iter_mut().for_each(|s| *s = *s / softcap);
+                    scores.iter_mut().for_each(|s| *s /= softcap);
                     round(&mut scores);
                     scores.iter_mut().for_each(|s| *s = s.tanh());
                     round(&mut scores);
-                    scores.iter_mut().for_each(|s| *s = *s * softcap);
+                    scores.iter_mut().for_each(|s| *s *= softcap);
                     round(&mut scores);
                 }
                 if p.params.scores_at == ScoresAt::SoftCap {

@@ -23,7 +23,7 @@ fn sample<T: Real>(plane: &[T], extents: &[usize], at: &[T]) -> T {
             let low = at.to_f64().floor();
             let rest = *at - T::from_f64(low);
             let (pixel, w) = if corner >> i & 1 == 1 { (low + 1.0, rest) } else { (low, T::ONE - rest) };
-            weight = weight * w;
+            weight *= w;
             inside &= pixel >= 0.0 && pixel < *extent as f64;
             if inside {
                 offset = offset * extent + pixel as usize;

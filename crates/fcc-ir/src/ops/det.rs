@@ -16,7 +16,7 @@ fn determinant<T: Real>(a: &mut [T], m: usize) -> T {
             (0..m).for_each(|k| a.swap(pivot * m + k, col * m + k));
             det = -det;
         }
-        det = det * a[col * m + col];
+        det *= a[col * m + col];
         for row in col + 1..m {
             let factor = a[row * m + col] / a[col * m + col];
             for k in col..m {

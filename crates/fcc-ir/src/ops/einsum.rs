@@ -213,11 +213,11 @@ mod tests {
             let y = eval1("Einsum", 12, Attrs::new().with("equation", equation), inputs)?;
             Ok::<_, crate::Error>((y.shape().to_vec(), y.as_slice::<f32>()?.to_vec()))
         };
-        assert_eq!(run("ii", &[m.clone()]).unwrap(), (vec![], vec![5.0]));
-        assert_eq!(run("ij->ji", &[m.clone()]).unwrap().1, [1.0, 3.0, 2.0, 4.0]);
+        assert_eq!(run("ii", std::slice::from_ref(&m)).unwrap(), (vec![], vec![5.0]));
+        assert_eq!(run("ij->ji", std::slice::from_ref(&m)).unwrap().1, [1.0, 3.0, 2.0, 4.0]);
         assert_eq!(run("...j, j", &[m.clone(), t(&[2], &[1.0, 10.0])]).unwrap(), (vec![2], vec![21.0, 43.0]));
         for bad in ["ij,jk", "ijk", "ij->ik", "i1->i", "ij->ii"] {
-            assert!(run(bad, &[m.clone()]).is_err(), "{bad}");
+            assert!(run(bad, std::slice::from_ref(&m)).is_err(), "{bad}");
         }
     }
 }

@@ -480,7 +480,7 @@ mod tests {
 
     #[test]
     fn parameters_go_to_the_functions_that_have_them() {
-        let names = ["Tanh", "LeakyRelu", "Sigmoid"].map(|n| crate::Bytes::from(n)).to_vec();
+        let names = ["Tanh", "LeakyRelu", "Sigmoid"].map(crate::Bytes::from).to_vec();
         let attrs = Attrs::new()
             .with("activations", crate::attr::AttrValue::Strings(names))
             .with("activation_alpha", vec![0.5f32]);
