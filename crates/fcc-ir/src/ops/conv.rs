@@ -287,34 +287,64 @@ impl Operator for Conv {
     }
 }
 
-/// The sum of products in the order of the text: for each output element over channels, then taps.
+/// Where one tap of the kernel reads: for each output row (the places that differ in the last axis only) that it
+/// reaches, the row's offset and that of the input row, and the part of the rows that lies inside.
+struct TapRows {
+    rows: Vec<(usize, usize)>,
+    places: std::ops::Range<usize>,
+    /// Input place along the last axis that the first of `places` reads.
+    first: usize,
+}
+
+fn tap_rows(p: &ConvProblem, tap: &[usize]) -> TapRows {
+    let at = |axis: usize, place: usize| {
+        let at = place * p.window.strides[axis] + tap[axis] * p.window.dilations[axis];
+        at.checked_sub(p.axes[axis].pad_begin).filter(|a| *a < p.spatial[axis])
+    };
+    let last = p.spatial.len() - 1;
+    let outer: Vec<usize> = p.axes[..last].iter().map(|a| a.out).collect();
+    let row = |(number, place): (usize, &Vec<usize>)| {
+        let mut offset = 0;
+        for (axis, place) in place.iter().enumerate() {
+            offset = offset * p.spatial[axis] + at(axis, *place)?;
+        }
+        Some((number * p.axes[last].out, offset * p.spatial[last]))
+    };
+    let rows = indices(&outer).iter().enumerate().filter_map(row).collect();
+    let mut inside = (0..p.axes[last].out).filter(|o| at(last, *o).is_some());
+    let (begin, end) = inside.next().map_or((0, 0), |b| (b, inside.next_back().unwrap_or(b) + 1));
+    TapRows { rows, places: begin..end, first: at(last, begin).unwrap_or(0) }
+}
+
+/// The sum of products in the order of the text: each output element starts at its bias and adds up over channels,
+/// then taps. Neighbours along the last axis are added up side by side.
 pub(crate) fn direct<T: Num>(p: &ConvProblem, x: &[T], w: &[T], b: Option<&[T]>) -> Vec<T> {
     let (cg, mg) = (p.c / p.group, p.m / p.group);
-    let outs: Vec<usize> = p.axes.iter().map(|a| a.out).collect();
-    let (in_size, k_size): (usize, usize) =
-        (p.spatial.iter().product(), p.window.kernel_shape.iter().product());
-    let taps: Vec<Vec<usize>> = indices(&p.window.kernel_shape);
-    let places = indices(&outs);
-    let mut y = Vec::with_capacity(p.n * p.m * places.len());
-    for n in 0..p.n {
-        for m in 0..p.m {
-            let first_channel = m / mg * cg;
-            for place in &places {
-                let mut sum = b.map_or(T::ZERO, |b| b[m]);
-                // input offset of each tap that falls inside, found once for all channels
-                let inside: Vec<(usize, usize)> = taps
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(k, tap)| Some((k, input_offset(p, place, tap)?)))
-                    .collect();
-                for c in 0..cg {
-                    let xc = &x[(n * p.c + first_channel + c) * in_size..][..in_size];
-                    let wc = &w[(m * cg + c) * k_size..][..k_size];
-                    for &(k, i) in &inside {
-                        sum = sum.plus(xc[i].times(wc[k]));
+    let in_size: usize = p.spatial.iter().product();
+    let out_size: usize = p.axes.iter().map(|a| a.out).product();
+    let taps: Vec<TapRows> = indices(&p.window.kernel_shape).iter().map(|tap| tap_rows(p, tap)).collect();
+    let step = p.window.strides.last().copied().unwrap_or(1);
+    let mut y = vec![T::ZERO; p.n * p.m * out_size];
+    for (plane, y) in y.chunks_mut(out_size.max(1)).enumerate() {
+        let (n, m) = (plane / p.m, plane % p.m);
+        if let Some(b) = b {
+            y.fill(b[m]);
+        }
+        for c in 0..cg {
+            let xc = &x[(n * p.c + m / mg * cg + c) * in_size..][..in_size];
+            let wc = &w[(m * cg + c) * taps.len()..][..taps.len()];
+            for (tap, &weight) in taps.iter().zip(wc) {
+                for &(out, input) in &tap.rows {
+                    let row = &mut y[out..][tap.places.clone()];
+                    let from = &xc[input + tap.first..];
+                    if step == 1 {
+                        row.iter_mut().zip(from).for_each(|(y, x)| *y = y.plus(x.times(weight)));
+                    } else {
+                        row.iter_mut()
+                            .zip(from.iter().step_by(step))
+                            .for_each(|(y, x)| *y = y.plus(x.times(weight)));
                     }
                 }
-                y.push(sum);
             }
         }
     }
@@ -326,15 +356,4 @@ pub(crate) fn indices(shape: &[usize]) -> Vec<Vec<usize>> {
     shape.iter().fold(vec![vec![]], |all, &n| {
         all.iter().flat_map(|head| (0..n).map(move |i| [head.as_slice(), &[i]].concat())).collect()
     })
-}
-
-/// Linear index into the spatial extents that a tap reads for an output place; `None` in the padding.
-fn input_offset(p: &ConvProblem, place: &[usize], tap: &[usize]) -> Option<usize> {
-    let mut offset = 0;
-    for (i, extent) in p.spatial.iter().enumerate() {
-        let at = place[i] * p.window.strides[i] + tap[i] * p.window.dilations[i];
-        let at = at.checked_sub(p.axes[i].pad_begin).filter(|a| a < extent)?;
-        offset = offset * extent + at;
-    }
-    Some(offset)
 }

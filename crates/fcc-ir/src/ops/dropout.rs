@@ -2,6 +2,7 @@
 use crate::convert;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, with_real};
+use crate::random::Random;
 use crate::{DType, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `Dropout`.
@@ -36,6 +37,24 @@ pub fn params(node: &OpNode, ratio: Option<&Tensor>, training: Option<&Tensor>) 
     Ok(DropoutParams { ratio, training: training.map(one).transpose()?.unwrap_or(0.0) != 0.0 })
 }
 
+/// Zeroes elements with probability `ratio` and scales the others by `1 / (1 - ratio)`. ONNX leaves the generator
+/// open: fcc's is seeded with the attribute `seed`, or with 0, so that runs repeat.
+fn drop_elements(cx: &EvalCtx<'_>, x: &Tensor, ratio: f64) -> Result<Vec<Value>> {
+    let mut random = Random::new(cx.node.attrs.int_or("seed", 0)? as u64);
+    let kept: Vec<bool> = (0..x.len()).map(|_| random.unit() >= ratio).collect();
+    with_real!(x.dtype(), T => {
+        let scale = T::from_f64(1.0 / (1.0 - ratio));
+        let y = T::load(x)?.iter().zip(&kept).map(|(v, k)| if *k { *v * scale } else { T::ZERO }).collect();
+        let mask = if cx.version() < 10 {
+            T::store(x.dtype(), x.shape(), kept.iter().map(|k| if *k { T::ONE } else { T::ZERO }).collect())?
+        } else {
+            Tensor::from_bools(x.shape(), kept.iter().copied())?
+        };
+        let outputs = [T::store(x.dtype(), x.shape(), y)?, mask];
+        Ok(outputs.into_iter().take(cx.wanted.len()).map(Value::from).collect())
+    })
+}
+
 impl Operator for Dropout {
     fn schema(&self) -> Schema {
         let since = &[1, 6, 7, 10, 12, 13, 22];
@@ -51,7 +70,7 @@ impl Operator for Dropout {
         let x = cx.tensor(0)?;
         let p = params(cx.node, cx.opt_tensor(1)?, cx.opt_tensor(2)?)?;
         if p.training && p.ratio != 0.0 {
-            return Err(Error::unsupported("Dropout in training mode, whose output is random"));
+            return drop_elements(cx, x, p.ratio);
         }
         let mut outputs = vec![x.clone().into()];
         if cx.wanted.len() > 1 {
@@ -63,5 +82,31 @@ impl Operator for Dropout {
             outputs.push(mask.into());
         }
         Ok(outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval;
+
+    fn run(version: i64, attrs: Attrs, more: &[Option<Tensor>]) -> Vec<f32> {
+        let x = Some(Tensor::new([1000], vec![1f32; 1000]).unwrap());
+        let inputs = [&[x], more].concat();
+        let outputs = eval("Dropout", version, attrs, &inputs, 2).unwrap();
+        outputs[0].as_tensor().unwrap().as_slice::<f32>().unwrap().to_vec()
+    }
+
+    #[test]
+    fn only_training_drops() {
+        let ratio = Some(Tensor::scalar(0.75f32));
+        let training = Tensor::from_bools(vec![], [true]).unwrap();
+        assert_eq!(run(13, Attrs::new(), &[ratio.clone()]), [1.0; 1000]);
+        assert_eq!(run(7, Attrs::new(), &[]), [1.0; 1000]);
+        assert_eq!(run(6, Attrs::new().with("is_test", 1i64), &[]), [1.0; 1000]);
+        let y = run(13, Attrs::new().with("seed", 7i64), &[ratio, Some(training)]);
+        let kept = y.iter().filter(|v| **v == 4.0).count();
+        assert!((200..300).contains(&kept) && y.iter().all(|v| [0.0, 4.0].contains(v)), "{kept} kept");
     }
 }

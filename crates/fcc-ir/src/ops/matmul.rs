@@ -96,6 +96,14 @@ pub(crate) fn product<T: Num>(
 ) {
     for i in 0..m {
         let row = &mut z[i * n..][..n];
+        if (ac, br) == (1, 1) {
+            // B is transposed: its columns are contiguous
+            for (j, v) in row.iter_mut().enumerate() {
+                let pairs = a[i * ar..][..k].iter().zip(&b[j * bc..][..k]);
+                *v = pairs.fold(*v, |sum, (left, right)| sum.plus(left.times(*right)));
+            }
+            continue;
+        }
         for l in 0..k {
             let left = a[i * ar + l * ac];
             if bc == 1 {
