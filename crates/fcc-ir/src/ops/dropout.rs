@@ -102,7 +102,7 @@ mod tests {
     fn only_training_drops() {
         let ratio = Some(Tensor::scalar(0.75f32));
         let training = Tensor::from_bools(vec![], [true]).unwrap();
-        assert_eq!(run(13, Attrs::new(), &[ratio.clone()]), [1.0; 1000]);
+        assert_eq!(run(13, Attrs::new(), std::slice::from_ref(&ratio)), [1.0; 1000]);
         assert_eq!(run(7, Attrs::new(), &[]), [1.0; 1000]);
         assert_eq!(run(6, Attrs::new().with("is_test", 1i64), &[]), [1.0; 1000]);
         let y = run(13, Attrs::new().with("seed", 7i64), &[ratio, Some(training)]);
