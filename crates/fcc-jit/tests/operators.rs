@@ -492,6 +492,17 @@ fn transposes() {
 }
 
 #[test]
+fn concatenation_of_many() {
+    for axis in [0i64, 2] {
+        let mut net = Net::new();
+        let parts: Vec<_> =
+            (0..40).map(|i| net.input(&if axis == 0 { [i % 3, 5, 7] } else { [2, 5, i % 4] })).collect();
+        let y = net.node("Concat", &parts, attrs([("axis", axis.into())]));
+        net.check(&[y], Within::Exact);
+    }
+}
+
+#[test]
 fn slices_pads_and_tiles() {
     let mut net = Net::new();
     let x = net.input(&[4, 9, 10]);

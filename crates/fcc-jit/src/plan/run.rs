@@ -187,9 +187,16 @@ impl Plan {
     }
 
     fn kernel_step(&self, run: &Run, shared: &Shared, frame: &mut Frame) -> Result<()> {
-        let mut buffers = [Buffer { ptr: std::ptr::null_mut(), bytes: 0 }; 16];
-        let Some(buffers) = buffers.get_mut(..run.args.len()) else {
-            return Err(Error::invalid("a kernel of more than 16 operands"));
+        let none = Buffer { ptr: std::ptr::null_mut(), bytes: 0 };
+        // nearly every step has few operands; a Concat may have any number
+        let (mut few, mut many) = ([none; 16], vec![]);
+        let n = run.args.len();
+        let buffers = match few.get_mut(..n) {
+            Some(few) => few,
+            None => {
+                many.resize(n, none);
+                &mut many[..]
+            }
         };
         for (buffer, arg) in buffers.iter_mut().zip(&run.args) {
             let ptr = match arg.at {
