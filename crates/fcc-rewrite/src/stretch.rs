@@ -8,7 +8,7 @@ use fcc_ir::{
     ValueInfo,
 };
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What both models share and where they differ.
 pub(crate) struct Stretches<'m> {
@@ -136,6 +136,7 @@ impl<'m> Stretches<'m> {
             given,
             run,
             done: HashMap::new(),
+            read: BTreeMap::new(),
             terms: 1,
         };
         let (mut was, mut is) = (side(self.original), side(self.rewritten));
@@ -145,7 +146,11 @@ impl<'m> Stretches<'m> {
         let a = was.node(source).at(|| "the original")?;
         let b = is.node(target).at(|| "the rewritten model")?;
         let terms = was.terms.saturating_add(is.terms) as f64;
-        let native = a.native.max(b.native);
+        // a shared value that only one side reads is rounded there and computed in f64 on the other
+        let one_sided = was.read.iter().filter(|(name, _)| !is.read.contains_key(*name));
+        let one_sided = one_sided.chain(is.read.iter().filter(|(name, _)| !was.read.contains_key(*name)));
+        let frontier = one_sided.map(|(_, unit)| *unit).fold(0.0, f64::max);
+        let native = a.native.max(b.native).max(frontier);
         let mut compared = Compared { value: name, place, elements: 0, worst: 0.0, differs: None };
         let (Value::Tensor(x), Value::Tensor(y)) = (&a.value, &b.value) else {
             if a.value != b.value {
@@ -277,6 +282,8 @@ struct Side<'s> {
     given: &'s Values,
     run: &'s Values,
     done: HashMap<NodeId, Vec<Known>>,
+    /// Shared values read so far, with the unit roundoff of their type.
+    read: BTreeMap<String, f64>,
     /// Terms of all sums so far.
     terms: u64,
 }
@@ -297,9 +304,9 @@ impl Side<'_> {
                 NodeKind::SparseConstant(s) => s.tensor().to_dense().ok().map(Value::from),
                 NodeKind::Input | NodeKind::Capture(_) | NodeKind::Op(_) => None,
             });
-            return found
-                .map(|v| known(lively(name, v), false))
-                .ok_or_else(|| Error::invalid(format!("value `{name}` is not known")));
+            let found = found.ok_or_else(|| Error::invalid(format!("value `{name}` is not known")))?;
+            self.read.insert(name.to_string(), rounding(std::slice::from_ref(&found)));
+            return Ok(known(lively(name, found), false));
         }
         self.node(value)
     }
