@@ -1,6 +1,6 @@
 //! The text form: ONNX's own text syntax, the one that `onnx.parser` of the `onnx` package 1.23 reads.
 //!
-//! [`print`] with [`PrintOptions::whole`] writes everything that the syntax has a place for, and [`parse`] reads it
+//! [`print()`] with [`PrintOptions::whole`] writes everything that the syntax has a place for, and [`parse`] reads it
 //! back: `parse(print(g)) == g`, which [`same`] decides. [`PrintOptions::readable`] is for people and snapshots: large constants stand as
 //! their type and a hash of their data (see [`content_hash`]), and the type of each value behind its line as a
 //! comment. A text with such a hash does not parse, here or elsewhere: it is an error, not a different model.
@@ -64,7 +64,7 @@ pub enum Constants {
     Whole,
 }
 
-/// What [`print`] shows.
+/// What [`print()`] shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrintOptions {
     /// How constants are printed.

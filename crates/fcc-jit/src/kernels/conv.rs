@@ -330,7 +330,7 @@ impl Conv {
         }
     }
 
-    /// The step function; operands `x`, `w` (packed), [`bias`], [`residual`], `y`. The halo of `y` is zeroed too.
+    /// The step function; operands `x`, `w` (packed), `bias` (if any), `residual` (if any), `y`. The halo of `y` is zeroed too.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for groups that are not whole blocks, [`Error::Invalid`] for layouts that do not fit.

@@ -296,7 +296,7 @@ impl ConvTranspose {
         }
     }
 
-    /// The step function; operands `x`, `w` (packed), [`bias`], `y`. The halo of `y` is zeroed too.
+    /// The step function; operands `x`, `w` (packed), `bias` (if any), `y`. The halo of `y` is zeroed too.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for small groups and for kernels shorter than the stride, [`Error::Invalid`] for layouts

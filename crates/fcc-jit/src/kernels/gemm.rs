@@ -310,7 +310,7 @@ impl Gemm {
         }
     }
 
-    /// The step function; operands `a`, `b`, [`bias`], [`residual`], `y`.
+    /// The step function; operands `a`, `b`, `bias` (if any), `residual` (if any), `y`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for empty products and offsets beyond 2 GiB inside a tile.

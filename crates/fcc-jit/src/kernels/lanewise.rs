@@ -596,7 +596,7 @@ impl GroupConv {
         Ok(runs)
     }
 
-    /// The step function; operands `x`, `w` (packed), [`bias`], [`residual`], `y`.
+    /// The step function; operands `x`, `w` (packed), `bias` (if any), `residual` (if any), `y`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for layouts that do not fit, [`Error::Unsupported`] for very irregular groups.

@@ -282,7 +282,7 @@ impl Winograd {
         spec.define(e)
     }
 
-    /// The step function for a number of threads; operands `x`, `w` (packed), [`bias`], [`residual`], `y`, `scratch`.
+    /// The step function for a number of threads; operands `x`, `w` (packed), `bias` (if any), `residual` (if any), `y`, `scratch`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for convolutions of another form, [`Error::Invalid`] for layouts that do not fit.
