@@ -24,6 +24,8 @@ pub enum Access {
     Write,
     /// Read and written.
     ReadWrite,
+    /// Four bytes that are 0 before the step and that any task may set to 1: the result is then not to be used.
+    Flag,
     /// Working space: what it held before does not matter and what it holds after means nothing. All tasks share it
     /// (each has its part), so it must hold `bytes` in whole.
     Scratch,

@@ -21,15 +21,30 @@ pub(crate) struct Shared {
     pub pool: Pool,
 }
 
+type Cache = Mutex<Vec<(Types, Arc<Plan>)>>;
+
 pub(crate) struct Segment {
     graph: Graph,
     shared: Arc<Shared>,
     /// Most recently used last.
-    cache: Mutex<Vec<(Types, Arc<Plan>)>>,
+    cache: Cache,
+    /// Plans for inputs on which a kernel raised its flag, made of plain kernels only.
+    plain: Cache,
 }
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The plan for these types, which becomes the most recently used.
+fn cached(cache: &Cache, types: &[Option<ValueType>]) -> Option<Arc<Plan>> {
+    let mut cache = lock(cache);
+    let at = cache.iter().position(|(t, _)| t == types)?;
+    if at + 1 != cache.len() {
+        let entry = cache.remove(at);
+        cache.push(entry);
+    }
+    cache.last().map(|(_, plan)| plan.clone())
 }
 
 impl Segment {
@@ -40,7 +55,7 @@ impl Segment {
         Ok(Segment::new(model.graph.clone(), Arc::new(shared)))
     }
     pub fn new(graph: Graph, shared: Arc<Shared>) -> Segment {
-        Segment { graph, shared, cache: Mutex::new(vec![]) }
+        Segment { graph, shared, cache: Mutex::default(), plain: Mutex::default() }
     }
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -66,15 +81,20 @@ impl Segment {
         }
         let types: Types = given.iter().map(|v| v.as_ref().map(Value::value_type)).collect();
         let plan = self.plan(&types)?;
-        match plan.run(&self.shared, &given, profile)? {
+        let mut outcome = plan.run(&self.shared, &given, profile)?;
+        if matches!(outcome, Outcome::Flagged) {
+            outcome = self.plain_plan(&types)?.run(&self.shared, &given, None)?;
+        }
+        match outcome {
             Outcome::Done(outputs) => Ok(outputs),
             Outcome::Surprise(why) => {
                 // shape inference promised a type that the operator did not make: the interpreter needs no promise
                 let outputs = self.interpret(given)?;
-                self.keep(types, Arc::new(Plan::interpreted(why)));
+                self.keep(&self.cache, types, Arc::new(Plan::interpreted(why)));
                 Ok(outputs)
             }
-            Outcome::Interpret => self.interpret(given),
+            // plain kernels raise no flags
+            Outcome::Interpret | Outcome::Flagged => self.interpret(given),
         }
     }
     fn interpret(&self, given: Vec<Option<Value>>) -> Result<Vec<Value>> {
@@ -83,24 +103,22 @@ impl Segment {
 
     /// The plan for inputs of these types, made now if it is not in the cache.
     pub fn plan(&self, types: &[Option<ValueType>]) -> Result<Arc<Plan>> {
-        if let Some(plan) = self.cached(types) {
+        self.plan_in(&self.cache, types, false)
+    }
+    /// The plan of plain kernels.
+    fn plain_plan(&self, types: &[Option<ValueType>]) -> Result<Arc<Plan>> {
+        self.plan_in(&self.plain, types, true)
+    }
+    fn plan_in(&self, cache: &Cache, types: &[Option<ValueType>], plain: bool) -> Result<Arc<Plan>> {
+        if let Some(plan) = cached(cache, types) {
             return Ok(plan);
         }
-        let plan = Arc::new(self.specialise(types)?);
-        self.keep(types.to_vec(), plan.clone());
+        let plan = Arc::new(self.specialise(types, plain)?);
+        self.keep(cache, types.to_vec(), plan.clone());
         Ok(plan)
     }
-    fn cached(&self, types: &[Option<ValueType>]) -> Option<Arc<Plan>> {
-        let mut cache = lock(&self.cache);
-        let at = cache.iter().position(|(t, _)| t == types)?;
-        if at + 1 != cache.len() {
-            let entry = cache.remove(at);
-            cache.push(entry);
-        }
-        cache.last().map(|(_, plan)| plan.clone())
-    }
-    fn keep(&self, types: Types, plan: Arc<Plan>) {
-        let mut cache = lock(&self.cache);
+    fn keep(&self, cache: &Cache, types: Types, plan: Arc<Plan>) {
+        let mut cache = lock(cache);
         cache.retain(|(t, _)| *t != types);
         if cache.len() >= self.shared.options.cached_shapes.max(1) {
             cache.remove(0);
@@ -108,7 +126,7 @@ impl Segment {
         cache.push((types, plan));
     }
 
-    fn specialise(&self, types: &[Option<ValueType>]) -> Result<Plan> {
+    fn specialise(&self, types: &[Option<ValueType>], plain: bool) -> Result<Plan> {
         let mut graph = self.graph.clone();
         // an initializer that is not given is a constant like any other; one that is given is an input
         let mut slots = vec![];
@@ -125,7 +143,7 @@ impl Segment {
         }
         graph.sweep();
         match infer_facts(&graph, &self.shared.functions, Some(&facts), &[]) {
-            Ok(facts) => Plan::build(graph, &slots, &facts, &self.shared),
+            Ok(facts) => Plan::build(graph, &slots, &facts, &self.shared, plain),
             // the interpreter says what is wrong, or runs what inference is too strict for (a branch not taken)
             Err(why) => Ok(Plan::interpreted(why.to_string())),
         }

@@ -54,9 +54,10 @@ fn check(isa: Isa, case: &ConvCase, rng: &mut Rng, x_cb: usize, threads: usize) 
     conv.pack_weights(isa, &w, &mut packed).expect("pack");
     let mut buffers = vec![to_layout(&xl, &x), packed];
     if conv.bias {
-        let (per, lanes) = (case.m / case.group, conv.bias_elems(isa) / case.group);
+        let runs = conv.bias_runs(isa);
+        let (per, lanes) = (case.m / runs, conv.bias_elems(isa) / runs);
         let mut padded = vec![f32::NAN; conv.bias_elems(isa)];
-        for g in 0..case.group {
+        for g in 0..runs {
             padded[g * lanes..g * lanes + per].copy_from_slice(&bias[g * per..(g + 1) * per]);
         }
         buffers.push(padded);
@@ -155,6 +156,67 @@ fn groups_of_whole_blocks() {
     }
 }
 
+/// Groups that begin inside channel blocks, in the input, the output or both.
+#[test]
+fn groups_that_are_not_whole_blocks() {
+    let mut rng = Rng(19);
+    for isa in levels() {
+        let cb = isa.lanes();
+        let half = cb / 2;
+        let mut done = 0;
+        while done < 40 {
+            let size = |rng: &mut Rng| match rng.below(3) {
+                0 => half + rng.below(half),
+                1 => cb,
+                _ => rng.range(half, 4 * cb),
+            };
+            let (group, ic, oc) = (rng.range(2, 5), size(&mut rng), size(&mut rng));
+            let case = random_case(&mut rng);
+            let case = ConvCase { c: group * ic, m: group * oc, group, ..case };
+            let threads = rng.range(1, 3);
+            done += usize::from(check(isa, &case, &mut rng, cb, threads));
+        }
+    }
+}
+
+/// A group's NaN stays in the group.
+#[test]
+fn groups_do_not_leak() {
+    let mut rng = Rng(20);
+    for isa in levels() {
+        let cb = isa.lanes();
+        let (group, ic, oc) = (3, cb + 3, cb + 5);
+        let plane = 4 * 5;
+        let layout = |c| BlockedLayout::blocked(1, c, [1, 4, 5], cb);
+        let conv = Conv {
+            x: layout(group * ic),
+            y: layout(group * oc),
+            kernel: [1; 3],
+            strides: [1; 3],
+            dilations: [1; 3],
+            pads_begin: [0; 3],
+            group,
+            bias: false,
+            residual: None,
+            activation: None,
+        };
+        let mut x = rng.ints(group * ic * plane);
+        x[ic * plane..2 * ic * plane].fill(f32::NAN);
+        let w = rng.ints(group * oc * ic);
+        let mut code = Code::new(isa).expect("code");
+        let kernel = conv.build(code.emitter(), 1).expect("build");
+        code.finalize().expect("finalize");
+        let mut packed = vec![f32::NAN; conv.packed_elems(isa)];
+        conv.pack_weights(isa, &w, &mut packed).expect("pack");
+        let mut buffers = vec![to_layout(&conv.x, &x), packed, vec![f32::NAN; conv.y.bytes() / 4]];
+        run(&code, &kernel, &Pool::new(1), &mut buffers);
+        let y = from_layout(&conv.y, &buffers[2]);
+        for (i, v) in y.iter().enumerate() {
+            assert_eq!(v.is_nan(), i / (oc * plane) == 1, "element {i} is {v}");
+        }
+    }
+}
+
 #[test]
 fn kernel_larger_than_the_input() {
     let mut rng = Rng(14);
@@ -190,92 +252,5 @@ fn many_channels_are_cut_into_chunks() {
         };
         let case = ConvCase { strides: [1; 3], dilations: [1; 3], ..case };
         assert!(check(isa, &case, &mut rng, isa.lanes(), 2));
-    }
-}
-
-#[test]
-fn winograd_of_any_size() {
-    use fcc_jit::kernels::winograd::Winograd;
-    let mut rng = Rng(16);
-    for isa in levels() {
-        for i in 0..40 {
-            let (c, m) = (rng.range(1, 70), rng.range(1, 70));
-            let case = ConvCase {
-                n: rng.range(1, 2),
-                c,
-                m,
-                input: [1, rng.range(1, 20), rng.range(1, 20)],
-                kernel: [1, 3, 3],
-                ..random_case(&mut rng)
-            };
-            let pads = [0, rng.below(3), rng.below(3)];
-            let mut case = ConvCase {
-                strides: [1; 3],
-                dilations: [1; 3],
-                begin: pads,
-                end: [0, rng.below(3), rng.below(3)],
-                group: 1,
-                ..case
-            };
-            if i % 20 == 0 {
-                case.input = [1, 5, 150];
-            }
-            let Some(out) = case.out() else { continue };
-            if out.contains(&0) {
-                continue;
-            }
-            let cb = isa.lanes();
-            let halo = [0, 1, 2].map(|d| (case.begin[d] + i % 2, case.end[d]));
-            let yl = BlockedLayout::blocked(case.n, m, out, cb).with_halo([
-                (0, 0),
-                (rng.below(2), 1),
-                (1, rng.below(2)),
-            ]);
-            let conv = Conv {
-                x: BlockedLayout::blocked(case.n, c, case.input, cb).with_halo(halo),
-                y: yl,
-                kernel: case.kernel,
-                strides: case.strides,
-                dilations: case.dilations,
-                pads_begin: case.begin,
-                group: 1,
-                bias: rng.below(2) == 0,
-                residual: (rng.below(3) == 0)
-                    .then_some(BlockedLayout { halo: [(0, 0), (0, 1), (1, 0)], ..yl }),
-                activation: (rng.below(2) == 0).then_some(Activation::Relu),
-            };
-            let threads = rng.range(1, 2);
-            let wino = Winograd { conv: conv.clone() };
-            let mut code = Code::new(isa).expect("code");
-            let kernel = wino.build(code.emitter(), threads).unwrap_or_else(|e| panic!("{case:?}: {e}"));
-            code.finalize().expect("finalize");
-            // Weights in quarters' multiples keep every step exact.
-            let x = rng.ints(case.n * c * case.input.iter().product::<usize>());
-            let w: Vec<f32> = rng.ints(m * c * 9).iter().map(|v| v * 4.0).collect();
-            let mut bias = rng.ints(if conv.bias { m } else { 0 });
-            let mut want = case.reference(&x, &w, &bias);
-            let r = rng.ints(want.len());
-            for (v, r) in want.iter_mut().zip(&r) {
-                *v += if conv.residual.is_some() { *r } else { 0.0 };
-                *v = if conv.activation.is_some() { v.max(0.0) } else { *v };
-            }
-            let mut packed = vec![f32::NAN; wino.packed_elems(isa)];
-            wino.pack_weights(isa, threads, &w, &mut packed).expect("pack");
-            let mut buffers = vec![to_layout(&conv.x, &x), packed];
-            if conv.bias {
-                bias.resize(wino.bias_elems(isa), f32::NAN);
-                buffers.push(bias);
-            }
-            buffers.extend(conv.residual.map(|l| to_layout(&l, &r)));
-            buffers.push(vec![f32::NAN; yl.bytes() / 4]);
-            let scratch = kernel.operands.last().expect("scratch").bytes / 4;
-            buffers.push(vec![f32::NAN; scratch]);
-            run(&code, &kernel, &Pool::new(threads), &mut buffers);
-            buffers.pop();
-            let got = from_layout(&yl, &buffers.pop().expect("y"));
-            for (i, (g, w)) in got.iter().zip(&want).enumerate() {
-                assert!(g == w, "{} {case:?} {conv:?}: element {i} is {g}, not {w}", kernel.name);
-            }
-        }
     }
 }

@@ -360,6 +360,27 @@ impl Asm {
         Ok(())
     }
 
+    /// Runs `body` only where a lane of `x` is NaN. `t` is overwritten on AVX2.
+    pub fn if_nan(&mut self, x: usize, t: usize, body: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let mut skip = self.a.create_label();
+        match self.isa {
+            Isa::Avx512 => {
+                self.a.vcmpps(k7, ZMM[x], ZMM[x], Cmp::Unordered.imm())?;
+                self.a.kortestw(k7, k7)?;
+            }
+            _ => {
+                self.a.vcmpps(YMM[t], YMM[x], YMM[x], Cmp::Unordered.imm())?;
+                self.a.vptest(YMM[t], YMM[t])?;
+            }
+        }
+        self.a.jz(skip)?;
+        body(self)?;
+        self.a.set_label(&mut skip)?;
+        // a label needs an instruction behind it
+        self.a.nop()?;
+        Ok(())
+    }
+
     /// `d = the vector at m`
     pub fn load(&mut self, d: usize, m: AsmMemoryOperand) -> Result<()> {
         self.load_lanes(d, m, Lanes::All)
@@ -370,22 +391,23 @@ impl Asm {
         self.store_lanes(m, s, Lanes::All)
     }
 
-    /// A mask of the first `lanes` lanes (1 up to the width), kept for the rest of the function: takes a mask register
-    /// (six at most) on AVX-512, the topmost free vector register on AVX2. Call it before registers are assigned.
-    pub fn set_mask(&mut self, lanes: usize) -> Result<Mask> {
+    /// A mask of lanes `from..to` (a part of the width), kept for the rest of the function: takes a mask register (six at
+    /// most) on AVX-512, the topmost free vector register on AVX2. Call it before registers are assigned.
+    fn set_mask(&mut self, from: usize, to: usize) -> Result<Mask> {
         match self.isa {
             Isa::Avx512 => {
                 let k = *K
                     .get(self.kmasks)
                     .filter(|_| self.kmasks < 6)
                     .ok_or_else(|| Error::Codegen("out of masks".into()))?;
-                self.a.mov(eax, ((1u64 << lanes) - 1) as u32)?;
+                self.a.mov(eax, ((1u64 << to) - (1u64 << from)) as u32)?;
                 self.a.kmovw(k, eax)?;
                 self.kmasks += 1;
                 Ok(Mask(self.kmasks - 1))
             }
             _ => {
-                let words: Vec<u32> = (0..8).map(|i| if i < lanes { u32::MAX } else { 0 }).collect();
+                let words: Vec<u32> =
+                    (0..8).map(|i| if (from..to).contains(&i) { u32::MAX } else { 0 }).collect();
                 let m = self.table(&words);
                 self.reserved += 1;
                 let r = self.regs();
@@ -397,7 +419,13 @@ impl Asm {
 
     /// `All` when `lanes` fills the vector, else a new mask.
     pub fn lanes(&mut self, lanes: usize) -> Result<Lanes> {
-        if lanes == self.isa.lanes() { Ok(Lanes::All) } else { Ok(Lanes::Masked(self.set_mask(lanes)?)) }
+        self.lane_range(0, lanes)
+    }
+
+    /// `All` when lanes `from..to` are all, else a new mask of them.
+    pub fn lane_range(&mut self, from: usize, to: usize) -> Result<Lanes> {
+        let all = from == 0 && to == self.isa.lanes();
+        if all { Ok(Lanes::All) } else { Ok(Lanes::Masked(self.set_mask(from, to)?)) }
     }
 
     /// Loads some lanes; the others become 0 and are not read.

@@ -49,6 +49,8 @@ pub struct Brgemm {
     /// Columns of the last vector (1 up to the lanes); only they are written. B and a column bias are read whole
     /// unless `b_masked`.
     pub last_lanes: usize,
+    /// Columns of the first vector that are not written.
+    pub first_lane: usize,
     /// B is read only up to `last_lanes` in the last vector (B in place, not padded).
     pub b_masked: bool,
     /// Bytes between vectors of columns in C.
@@ -59,6 +61,9 @@ pub struct Brgemm {
     pub taps: Vec<i32>,
     /// Products for each tap.
     pub k: usize,
+    /// Products for each tap in one turn of the outermost loop before its first, and what A moves after it: channels from
+    /// the middle of a block to its end.
+    pub head: Option<(usize, i32)>,
     /// Products for each tap in one more turn of the outermost loop after its last: the channels that do not fill a
     /// block. 0 for no such turn.
     pub tail_k: usize,
@@ -106,6 +111,7 @@ pub fn max_rows(isa: Isa, nv: usize) -> usize {
 struct Emit<'a> {
     w: Asm,
     s: &'a Brgemm,
+    first: Lanes,
     last: Lanes,
 }
 
@@ -134,7 +140,9 @@ impl Brgemm {
             && self.k > 0
             && !self.taps.is_empty()
             && (1..=self.isa.lanes()).contains(&self.last_lanes)
-            && (self.tail_k == 0 || !self.loops.is_empty())
+            && self.first_lane < if self.nv == 1 { self.last_lanes } else { self.isa.lanes() }
+            && (self.first_lane == 0 || !self.b_masked)
+            && (self.tail_k == 0 && self.head.is_none() || !self.loops.is_empty())
             && self.loops.iter().all(|l| l.0 > 0)
             && self.residual.as_ref().is_none_or(|r| r.rows.len() == self.rows())
             && match &self.bias {
@@ -148,8 +156,14 @@ impl Brgemm {
     pub fn assemble(&self) -> Result<Vec<u8>> {
         self.check()?;
         let mut w = Asm::new(self.isa)?;
-        let last = w.lanes(self.last_lanes)?;
-        let mut e = Emit { w, s: self, last };
+        let alone = self.nv == 1 && self.first_lane > 0;
+        let last = if alone { Lanes::All } else { w.lanes(self.last_lanes)? };
+        let first = match (self.first_lane, alone) {
+            (0, _) => Lanes::All,
+            (f, true) => w.lane_range(f, self.last_lanes)?,
+            (f, false) => w.lane_range(f, self.isa.lanes())?,
+        };
+        let mut e = Emit { w, s: self, first, last };
         e.start()?;
         e.products()?;
         e.epilogue()?;
@@ -174,7 +188,11 @@ impl Emit<'_> {
         self.accumulators() + v
     }
     fn lanes_of(&self, v: usize) -> Lanes {
-        if v + 1 == self.s.nv { self.last } else { Lanes::All }
+        match v {
+            0 if self.s.first_lane > 0 => self.first,
+            _ if v + 1 == self.s.nv => self.last,
+            _ => Lanes::All,
+        }
     }
     fn c_at(&self, r: usize, v: usize) -> AsmMemoryOperand {
         rdx + (self.s.c_rows[r] + v as i32 * self.s.c_step)
@@ -209,6 +227,10 @@ impl Emit<'_> {
     fn products(&mut self) -> Result<()> {
         let mut counters = COUNTERS.to_vec();
         let s = self.s;
+        if let Some((k, advance)) = s.head {
+            let moved = self.level(1, k, &mut counters)?;
+            self.w.add_imm(rdi, i64::from(advance) - moved)?;
+        }
         let moved = self.level(0, s.k, &mut counters)?;
         if s.tail_k == 0 {
             return Ok(());

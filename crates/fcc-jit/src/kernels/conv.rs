@@ -3,6 +3,7 @@
 //! The input is blocked (`cb` = lanes), or plain NCHW with a halo (`cb` = 1) for the first layer of a network.
 
 use super::activation::Activation;
+use super::clif::off;
 use super::gemm::balanced;
 use super::layout::BlockedLayout;
 use super::nest::{BiasKind, Epilogue, Nest, NestArgs, Reduction, Strides};
@@ -46,6 +47,28 @@ const WEIGHT_CHUNK_BYTES: usize = 320 << 10;
 const WEIGHT_CHUNK_SMALL_BYTES: usize = 40 << 10;
 /// Input rows that one row block may span: stays in L2 while all output channels pass.
 const INPUT_BLOCK_BYTES: usize = 256 << 10;
+
+/// The channels of one group as the layouts have them: where they begin, and the vectors that they touch.
+struct Part {
+    x_block: usize,
+    x_lane: usize,
+    y_block: usize,
+    y_lane: usize,
+    vectors: usize,
+}
+
+fn whole_blocks(icg: usize, ocg: usize, cb: usize) -> bool {
+    icg.is_multiple_of(cb) && ocg.is_multiple_of(cb)
+}
+
+/// Most groups that are nests of their own.
+const MAX_RAGGED: usize = 32;
+
+/// Whether groups of `icg` to `ocg` channels are done by this kernel: those of whole blocks, and those that are large and
+/// few enough.
+pub fn dense_groups(group: usize, icg: usize, ocg: usize, cb: usize) -> bool {
+    group == 1 || whole_blocks(icg, ocg, cb) || (group <= MAX_RAGGED && 2 * icg >= cb && 2 * ocg >= cb)
+}
 
 impl Conv {
     fn ic_per_group(&self) -> usize {
@@ -117,15 +140,32 @@ impl Conv {
 
     /// Whether this kernel does groups of these sizes; others are [`super::lanewise`].
     pub fn handles_group(&self, isa: Isa) -> bool {
-        let cb = isa.lanes();
-        self.group == 1
-            || (self.x.cb == cb
-                && self.ic_per_group().is_multiple_of(cb)
-                && self.oc_per_group().is_multiple_of(cb))
+        let (icg, ocg) = (self.ic_per_group(), self.oc_per_group());
+        self.group == 1 || self.x.cb == isa.lanes() && dense_groups(self.group, icg, ocg, isa.lanes())
     }
 
-    fn vectors(&self, isa: Isa) -> usize {
-        self.oc_per_group().div_ceil(isa.lanes())
+    /// Whether groups begin inside channel blocks: each is a nest of its own then.
+    pub(super) fn ragged(&self, isa: Isa) -> bool {
+        self.group > 1 && !whole_blocks(self.ic_per_group(), self.oc_per_group(), isa.lanes())
+    }
+
+    /// The channels of a group.
+    fn part(&self, isa: Isa, group: usize) -> Part {
+        let cb = isa.lanes();
+        let first = if self.ragged(isa) { group } else { 0 };
+        let (x, y) = (first * self.ic_per_group(), first * self.oc_per_group());
+        Part {
+            x_block: x / self.x.cb,
+            x_lane: x % self.x.cb,
+            y_block: y / cb,
+            y_lane: y % cb,
+            vectors: (y % cb + self.oc_per_group()).div_ceil(cb),
+        }
+    }
+
+    /// One part for each group that is a nest of its own, else one for all.
+    fn parts(&self, isa: Isa) -> Vec<Part> {
+        (0..if self.ragged(isa) { self.group } else { 1 }).map(|g| self.part(isa, g)).collect()
     }
 
     fn taps(&self) -> usize {
@@ -147,19 +187,38 @@ impl Conv {
         if self.flat() { [1, 1, d * h * w] } else { [d, h, w] }
     }
 
-    fn tiling(&self, isa: Isa) -> tile::Tiling {
+    fn tiling(&self, isa: Isa, part: &Part) -> tile::Tiling {
         let [_, h, w] = self.output_plane();
-        tile::choose(isa, h, w, self.vectors(isa), self.ic_per_group() * self.taps())
+        // without mask registers there is room for one mask
+        let widest = if self.ragged(isa) && isa != Isa::Avx512 { 1 } else { usize::MAX };
+        tile::choose_within(isa, h, w, part.vectors, self.ic_per_group() * self.taps(), widest)
+    }
+
+    /// Elements of the packed weights of one of `parts`, of one group.
+    fn part_elems(&self, isa: Isa, part: &Part) -> usize {
+        part.vectors * isa.lanes() * self.ic_per_group() * self.taps()
+    }
+
+    /// Groups inside a part.
+    fn inner_groups(&self, isa: Isa) -> usize {
+        if self.ragged(isa) { 1 } else { self.group }
     }
 
     /// Elements of the packed weights.
     pub fn packed_elems(&self, isa: Isa) -> usize {
-        self.group * self.vectors(isa) * isa.lanes() * self.ic_per_group() * self.taps()
+        let all: usize = self.parts(isa).iter().map(|p| self.part_elems(isa, p)).sum();
+        all * self.inner_groups(isa)
     }
 
-    /// Elements of the bias operand: whole vectors for each group (what pads them does not matter).
+    /// In how many equal runs the values of the bias operand stand, each padded to whole vectors (with anything).
+    pub fn bias_runs(&self, isa: Isa) -> usize {
+        self.inner_groups(isa)
+    }
+
+    /// Elements of the bias operand.
     pub fn bias_elems(&self, isa: Isa) -> usize {
-        if self.bias { self.group * self.vectors(isa) * isa.lanes() } else { 0 }
+        let runs = self.bias_runs(isa);
+        if self.bias { runs * (self.y.c / runs).next_multiple_of(isa.lanes()) } else { 0 }
     }
 
     /// Packs weights `w` `[M, C/group, kD, kH, kW]` into `out` (of [`Conv::packed_elems`]):
@@ -181,26 +240,25 @@ impl Conv {
                 ),
             ));
         }
-        let split = self.tiling(isa).vectors;
         let mut next = 0;
         for g in 0..self.group {
+            let part = self.part(isa, g);
+            let split = self.tiling(isa, &part).vectors;
             for i in 0..split.pieces {
                 let (first, width) = (split.start(i) * lanes, split.size(i) * lanes);
-                let used = width.min(ocg - first);
-                for c0 in (0..icg).step_by(self.x.cb) {
-                    let cs = self.x.cb.min(icg - c0);
+                for (c0, cs) in self.channel_runs(&part) {
                     let panel = &mut out[next..next + taps * cs * width];
                     next += panel.len();
-                    for j in 0..used {
-                        let row = &w[((g * ocg + first + j) * icg + c0) * taps..][..cs * taps];
+                    panel.fill(0.0);
+                    // columns before and behind the group's are 0
+                    let own = part.y_lane.max(first)..(part.y_lane + ocg).min(first + width);
+                    for j in own {
+                        let row = &w[((g * ocg + j - part.y_lane) * icg + c0) * taps..][..cs * taps];
                         for (c, line) in row.chunks_exact(taps).enumerate() {
                             for (t, &v) in line.iter().enumerate() {
-                                panel[(t * cs + c) * width + j] = v;
+                                panel[(t * cs + c) * width + j - first] = v;
                             }
                         }
-                    }
-                    if used < width {
-                        panel.chunks_exact_mut(width).for_each(|line| line[used..].fill(0.0));
                     }
                 }
             }
@@ -208,10 +266,28 @@ impl Conv {
         Ok(())
     }
 
-    fn reduction(&self, isa: Isa, tiling: &tile::Tiling) -> Reduction {
-        let (x, icg, [kd, kh, kw]) = (&self.x, self.ic_per_group(), self.kernel);
-        let whole = icg / x.cb;
-        let (blocks, k, tail_k) = if whole == 0 { (1, icg, 0) } else { (whole, x.cb, icg % x.cb) };
+    /// The runs in which a group's channels are read: what is left of the block it begins in, whole blocks, the rest.
+    fn channel_runs(&self, part: &Part) -> Vec<(usize, usize)> {
+        let icg = self.ic_per_group();
+        let mut runs = vec![];
+        let mut c = 0;
+        while c < icg {
+            let room = self.x.cb - (part.x_lane + c) % self.x.cb;
+            runs.push((c, room.min(icg - c)));
+            c += room;
+        }
+        runs
+    }
+
+    fn reduction(&self, isa: Isa, tiling: &tile::Tiling, part: &Part) -> Reduction {
+        let (x, [kd, kh, kw]) = (&self.x, self.kernel);
+        let mut runs: Vec<usize> = self.channel_runs(part).iter().map(|r| r.1).collect();
+        // a first run that is shorter than those behind it, or begins inside a block
+        let has_head = part.x_lane > 0 && runs.len() > 1;
+        let head = has_head.then(|| runs.remove(0));
+        let tail_k = if runs.len() > 1 && runs.last() != runs.first() { runs.pop().unwrap_or(0) } else { 0 };
+        let (blocks, k) = (runs.len(), runs.first().copied().unwrap_or(1));
+        let head = head.map(|k| (k, (x.block_bytes() - 4 * part.x_lane) as i32));
         let step = |bytes: usize, d: usize| (bytes * self.dilations[d]) as i32;
         let mut loops = vec![(kd, step(x.plane_bytes(), 0)), (kh, step(x.row_bytes(), 1))];
         let pixel = step(x.pixel_bytes(), 2);
@@ -231,7 +307,8 @@ impl Conv {
         } else {
             WEIGHT_CHUNK_BYTES
         };
-        let chunks = Split::at_most(blocks, (limit / block_bytes).max(1));
+        let most = if head.is_some() { blocks } else { (limit / block_bytes).max(1) };
+        let chunks = Split::at_most(blocks, most);
         Reduction {
             chunks,
             x_step: x.block_bytes() as i64,
@@ -240,6 +317,7 @@ impl Conv {
             loops,
             taps,
             k,
+            head,
             tail_k,
             a_step: if x.cb == 1 { x.block_bytes() as i32 } else { 4 },
         }
@@ -258,15 +336,16 @@ impl Conv {
         blocks
     }
 
-    fn nest(&self, isa: Isa, threads: usize) -> Nest {
-        let tiling = self.tiling(isa);
-        let reduction = self.reduction(isa, &tiling);
+    /// The nest of a part whose packed weights begin at byte `weights_at`.
+    fn nest(&self, isa: Isa, threads: usize, part: &Part, weights_at: usize) -> Nest {
+        let tiling = self.tiling(isa, part);
+        let reduction = self.reduction(isa, &tiling, part);
         let (x, y) = (&self.x, &self.y);
         let r = self.residual.unwrap_or(*y);
         let i = |n: usize| n as i64;
         let vb = i(isa.vector_bytes());
         let products = i(self.ic_per_group() * self.taps());
-        let vectors = self.vectors(isa);
+        let vectors = part.vectors;
         let group = Strides {
             x: i(x.block_bytes() * self.ic_per_group() / x.cb),
             w: i(vectors) * vb * products,
@@ -293,7 +372,7 @@ impl Conv {
             isa,
             batch: vec![
                 (y.n, batch),
-                (self.group, group),
+                (self.inner_groups(isa), group),
                 (self.output_plane()[0], spatial(0, BlockedLayout::plane_bytes)),
             ],
             rows: tiling.rows,
@@ -310,7 +389,11 @@ impl Conv {
                 y: i(y.block_bytes()),
             },
             vector_blocks: tiling.vectors.pieces,
-            last_lanes: isa.lanes(),
+            first_lane: part.y_lane,
+            last_lanes: match self.ragged(isa) {
+                true => (part.y_lane + self.oc_per_group() - 1) % isa.lanes() + 1,
+                false => isa.lanes(),
+            },
             b_step: None,
             reduction,
             epilogue: Epilogue {
@@ -320,10 +403,11 @@ impl Conv {
                 activation: self.activation,
             },
             base: Strides {
-                x: i(x.origin_bytes()) - i(padding),
-                residual: i(r.origin_bytes()),
-                y: i(y.origin_bytes()),
-                ..Strides::default()
+                x: i(x.origin_bytes() + part.x_block * x.block_bytes() + 4 * part.x_lane) - i(padding),
+                w: i(weights_at),
+                bias: i(part.y_block) * vb,
+                residual: i(r.origin_bytes() + part.y_block * r.block_bytes()),
+                y: i(y.origin_bytes() + part.y_block * y.block_bytes()),
             },
             prefetch: 1024,
             vectors_first: false,
@@ -343,9 +427,15 @@ impl Conv {
                 format!("group {} of {} to {} channels", self.group, self.x.c, self.y.c),
             ));
         }
-        let nest = self.nest(isa, threads.max(1));
-        let tasks = nest.units().min(threads.max(1));
-        let kernels = nest.define_kernels(e)?;
+        let (mut nests, mut weights_at) = (vec![], 0);
+        for part in self.parts(isa) {
+            let nest = self.nest(isa, threads.max(1), &part, weights_at);
+            weights_at += 4 * self.part_elems(isa, &part) * self.inner_groups(isa);
+            let kernels = nest.define_kernels(e)?;
+            nests.push((part, nest, kernels));
+        }
+        let units = nests.iter().map(|n| n.1.units()).max().unwrap_or(1);
+        let tasks = units.min(threads.max(1));
         let mut operands =
             vec![Operand::read("x", self.x.bytes()), Operand::read("w", 4 * self.packed_elems(isa))];
         if self.bias {
@@ -355,7 +445,7 @@ impl Conv {
         operands.push(Operand::write("y", self.y.bytes()));
         let (bias, residual, last) = (self.bias, self.residual.is_some(), operands.len() - 1);
         let halo = halo::Halo::define(e, &self.y)?;
-        let (y, vectors, per_group) = (self.y, nest.vectors, self.vectors(isa));
+        let y = self.y;
         let func = e.step("conv", operands.len(), |m, b, p, task| {
             let args = NestArgs {
                 x: p[0],
@@ -364,17 +454,22 @@ impl Conv {
                 residual: if residual { p[last - 1] } else { p[0] },
                 y: p[last],
             };
-            nest.emit(m, b, args, task, tasks, &kernels, &mut |m, b, batch, rows, groups| {
-                if let Some(halo) = &halo {
-                    halo.zero_unit(m, b, &y, p[last], batch, rows, groups, &vectors, per_group);
-                }
-            });
+            for (part, nest, kernels) in &nests {
+                let first_block = off(b, args.y, (part.y_block * y.block_bytes()) as i64);
+                nest.emit(m, b, &args, task, tasks, kernels, &mut |m, b, batch, rows, groups| {
+                    if let Some(halo) = &halo {
+                        let (vectors, all) = (&nest.vectors, part.vectors);
+                        halo.zero_unit(m, b, &y, first_block, batch, rows, groups, vectors, all);
+                    }
+                });
+            }
             Ok(())
         })?;
         let flops = 2
             * (self.y.n * self.y.c * self.ic_per_group() * self.taps()) as u64
             * self.out().iter().product::<usize>() as u64;
-        Ok(Kernel { func, name: self.name(&nest), operands, tasks, flops })
+        let name = nests.first().map_or_else(String::new, |n| self.name(&n.1));
+        Ok(Kernel { func, name, operands, tasks, flops })
     }
 
     fn name(&self, nest: &Nest) -> String {

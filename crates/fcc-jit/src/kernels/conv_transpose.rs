@@ -266,6 +266,7 @@ impl ConvTranspose {
             vectors: tiling.vectors,
             vector: Strides { x: 0, w: all * vb, bias: vb, residual: 0, y: i(y.block_bytes()) },
             vector_blocks: tiling.vectors.pieces,
+            first_lane: 0,
             last_lanes: isa.lanes(),
             b_step: None,
             reduction: Reduction {
@@ -276,6 +277,7 @@ impl ConvTranspose {
                 loops: loops.collect(),
                 taps: vec![0],
                 k,
+                head: None,
                 tail_k,
                 a_step: 4,
             },
@@ -331,7 +333,7 @@ impl ConvTranspose {
                     residual: p[0],
                     y: p[last],
                 };
-                nest.emit(m, b, args, task, tasks, kernels, &mut |m, b, batch, rows, groups| {
+                nest.emit(m, b, &args, task, tasks, kernels, &mut |m, b, batch, rows, groups| {
                     if let Some(halo) = halo.as_ref().filter(|_| index == 0) {
                         halo.zero_unit(m, b, &y, p[last], batch, rows, groups, &nest.vectors, per_group);
                     }

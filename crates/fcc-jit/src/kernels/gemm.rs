@@ -281,6 +281,7 @@ impl Gemm {
             vectors: tiling.vectors,
             vector: Strides { x: 0, w: w_vector, bias: bias_vector, residual: vb, y: vb },
             vector_blocks,
+            first_lane: 0,
             last_lanes: (self.n - 1) % isa.lanes() + 1,
             b_step,
             reduction: Reduction {
@@ -291,6 +292,7 @@ impl Gemm {
                 loops: Vec::new(),
                 taps: vec![0],
                 k: 0,
+                head: None,
                 tail_k: 0,
                 a_step: 4 * self.a_col as i32,
             },
@@ -340,7 +342,7 @@ impl Gemm {
                 residual: if residual { p[y - 1] } else { p[0] },
                 y: p[y],
             };
-            nest.emit(m, b, args, task, tasks, &kernels, &mut |_, _, _, _, _| {});
+            nest.emit(m, b, &args, task, tasks, &kernels, &mut |_, _, _, _, _| {});
             Ok(())
         })?;
         let batch: usize = self.batch.iter().map(|d| d.count).product();

@@ -48,6 +48,8 @@ pub struct Reduction {
     pub taps: Vec<i32>,
     /// See [`Brgemm::k`]; ignored when `straight`.
     pub k: usize,
+    /// See [`Brgemm::head`]; only where there is one chunk.
+    pub head: Option<(usize, i32)>,
     /// See [`Brgemm::tail_k`].
     pub tail_k: usize,
     /// See [`Brgemm::a_step`].
@@ -101,6 +103,8 @@ pub struct Nest {
     pub vector: Strides,
     /// Groups are dealt out in this many blocks.
     pub vector_blocks: usize,
+    /// Lanes of the very first column vector that belong to nobody here.
+    pub first_lane: usize,
     /// Lanes of the very last column vector.
     pub last_lanes: usize,
     /// Bytes between k in B when it is read in place; `None` when packed.
@@ -133,6 +137,7 @@ struct Class {
     to: usize,
     start: usize,
     nv: usize,
+    first_lane: usize,
     last_lanes: usize,
 }
 
@@ -214,24 +219,15 @@ impl Nest {
     }
 
     fn classes(&self) -> Vec<Class> {
-        let lanes = self.isa.lanes();
-        let mut out = Vec::new();
-        for r in self.vectors.runs() {
-            out.push(Class { from: r.from, to: r.to, start: r.start, nv: r.size, last_lanes: lanes });
-        }
-        if self.last_lanes != lanes
-            && let Some(mut c) = out.pop()
-        {
-            let n = c.to - 1;
-            if c.from < n {
-                let start = c.start + (n - c.from) * c.nv;
-                let tail = Class { from: n, to: c.to, start, nv: c.nv, last_lanes: self.last_lanes };
-                c.to = n;
-                out.push(c);
-                out.push(tail);
-            } else {
-                c.last_lanes = self.last_lanes;
-                out.push(c);
+        let (lanes, n) = (self.isa.lanes(), self.vectors.pieces);
+        let mut out: Vec<Class> = Vec::new();
+        for i in 0..n {
+            let (nv, start) = (self.vectors.size(i), self.vectors.start(i));
+            let first_lane = if i == 0 { self.first_lane } else { 0 };
+            let last_lanes = if i + 1 == n { self.last_lanes } else { lanes };
+            match out.last_mut() {
+                Some(c) if (c.nv, c.first_lane, c.last_lanes) == (nv, first_lane, last_lanes) => c.to = i + 1,
+                _ => out.push(Class { from: i, to: i + 1, start, nv, first_lane, last_lanes }),
             }
         }
         out
@@ -274,12 +270,14 @@ impl Nest {
             a_rows: offsets(self.row.x, self.col.x)?,
             c_rows: offsets(self.row.y, self.col.y)?,
             nv: class.nv,
+            first_lane: class.first_lane,
             last_lanes: class.last_lanes,
             b_masked: self.b_step.is_some(),
             c_step: i32_of(self.vector.y)?,
             loops,
             taps: r.taps.clone(),
             k,
+            head: r.head,
             tail_k: if chunk.last { r.tail_k } else { 0 },
             a_step: r.a_step,
             b_step: self.b_step_of(class.nv),
@@ -313,7 +311,7 @@ impl Nest {
         &self,
         m: &mut M,
         b: &mut FunctionBuilder,
-        args: NestArgs,
+        args: &NestArgs,
         task: Value,
         tasks: usize,
         kernels: &NestKernels,

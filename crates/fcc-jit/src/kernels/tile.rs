@@ -28,10 +28,15 @@ fn cycles(isa: Isa, r: usize, nv: usize) -> f64 {
 
 /// The cheapest tiling of `rows x cols` pixels and `vectors` column vectors for sums of `k` products.
 pub fn choose(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize) -> Tiling {
+    choose_within(isa, rows, cols, vectors, k, usize::MAX)
+}
+
+/// The same with at most `widest` vectors in a tile.
+pub fn choose_within(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize, widest: usize) -> Tiling {
     let mut best: Option<(f64, Tiling)> = None;
     for nv in [2, 1, 3, 4, 6, 8, 12, 16] {
         let max = max_rows(isa, nv);
-        if max == 0 || (nv > 4 && rows * cols > 1) {
+        if max == 0 || nv > widest || (nv > 4 && rows * cols > 1) {
             continue;
         }
         let vectors = Split::at_most(vectors, nv);

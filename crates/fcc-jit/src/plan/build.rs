@@ -19,12 +19,19 @@ struct Split {
 
 impl Plan {
     /// Plans a graph whose input types are all known. `slots`: where each input of `graph` stands among the caller's.
-    pub(crate) fn build(graph: Graph, slots: &[usize], facts: &Facts, shared: &Arc<Shared>) -> Result<Plan> {
+    /// `plain`: only kernels that never say that their result is not to be used.
+    pub(crate) fn build(
+        graph: Graph,
+        slots: &[usize],
+        facts: &Facts,
+        shared: &Arc<Shared>,
+        plain: bool,
+    ) -> Result<Plan> {
         let split = split(&graph, facts)?;
         // nodes that turn out to have no kernel are left to the interpreter, and the rest is planned again
         let mut denied: HashSet<NodeId> = HashSet::new();
         loop {
-            match Plan::attempt(&graph, slots, facts, shared, &split, &denied) {
+            match Plan::attempt(&graph, slots, facts, shared, &split, &denied, plain) {
                 Err(Stop::NoKernel(nodes, _)) if nodes.iter().any(|n| !denied.contains(n)) => {
                     denied.extend(nodes)
                 }
@@ -42,6 +49,7 @@ impl Plan {
         shared: &Arc<Shared>,
         split: &Split,
         denied: &HashSet<NodeId>,
+        plain: bool,
     ) -> Result<Plan, Stop> {
         let mut builder =
             Builder { graph, facts, shared, denied, program: Program::default(), map: HashMap::new() };
@@ -79,7 +87,7 @@ impl Plan {
             Some(Tail { segment: Segment::new(rest, shared.clone()), made_now: order })
         };
         fuse(&mut program);
-        Plan::emit(&program, slots, tail, shared)
+        Plan::emit(&program, slots, tail, shared, plain)
     }
 }
 

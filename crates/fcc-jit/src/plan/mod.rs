@@ -91,6 +91,8 @@ pub(crate) struct Run {
     pub tasks: usize,
     pub step: module::Step,
     pub args: Vec<Arg>,
+    /// The operand that the kernel may set to say that its result is not to be used.
+    pub flag: Option<usize>,
 }
 
 /// An output of a plan.

@@ -14,6 +14,8 @@ pub(crate) enum Outcome {
     Surprise(String),
     /// The plan leaves all to the interpreter.
     Interpret,
+    /// A kernel met numbers that it does not treat as plain arithmetic does: a plan without such kernels is wanted.
+    Flagged,
 }
 
 /// How long each step of a run took.
@@ -55,7 +57,10 @@ impl Plan {
                     self.interpret_step(i, shared, &mut frame).at(|| step.place.clone())?
                 }
                 Action::Run(r) => {
-                    self.kernel_step(r, shared, &mut frame).at(|| step.place.clone())?;
+                    if self.kernel_step(r, shared, &mut frame).at(|| step.place.clone())? {
+                        lock(&self.arenas).push(frame.arena);
+                        return Ok(Outcome::Flagged);
+                    }
                     None
                 }
             };
@@ -186,7 +191,12 @@ impl Plan {
         Ok(None)
     }
 
-    fn kernel_step(&self, run: &Run, shared: &Shared, frame: &mut Frame) -> Result<()> {
+    /// Runs a kernel; true if it raised its flag.
+    fn kernel_step(&self, run: &Run, shared: &Shared, frame: &mut Frame) -> Result<bool> {
+        let flag = run.flag.and_then(|f| run.args.get(f)).filter(|f| f.at == At::Arena).map(|f| f.offset / 4);
+        if let Some(word) = flag.and_then(|f| frame.arena.get_mut(f)) {
+            *word = 0.0;
+        }
         let none = Buffer { ptr: std::ptr::null_mut(), bytes: 0 };
         // nearly every step has few operands; a Concat may have any number
         let (mut few, mut many) = ([none; 16], vec![]);
@@ -222,7 +232,8 @@ impl Plan {
         // output or constant, `bytes` that it lies inside a slot's tensor; kernels write only their own outputs, which
         // emission gives a buffer in the arena or an output that no other operand of the step overlaps (buffers alive
         // in one step do not overlap, see `memory::place`). The frame is this run's own, so no other thread has it.
-        unsafe { run.step.run(&shared.pool, buffers) }.map_err(Error::from)
+        unsafe { run.step.run(&shared.pool, buffers) }.map_err(Error::from)?;
+        Ok(flag.and_then(|f| frame.arena.get(f)).is_some_and(|word| word.to_bits() != 0))
     }
 }
 

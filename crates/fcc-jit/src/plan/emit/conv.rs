@@ -1,5 +1,5 @@
 //! Convolution and pooling.
-use super::forms::{conv_input, whole_groups};
+use super::forms::{conv_input, dense};
 use super::{Emit, Form, Loc, Stop, built, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::kernels::conv::Conv;
@@ -58,8 +58,8 @@ impl Emit<'_> {
                 .packed_later(k.packed_elems(isa), move |out| job.pack_weights(isa, &floats(&weights)?, out));
             return self.finish_conv(node, conv, kernel, packed, (k.bias_elems(isa), conv.group), vec![x, y]);
         }
-        let dense = conv.group == 1 || whole_groups(conv.group, xl.c, yl.c, self.forms.cb);
-        let (kernel, packed, bias_elems) = if dense {
+        let dense = dense(conv.group, xl.c, yl.c, self.forms.cb);
+        let (kernel, packed, bias) = if dense {
             let k = Conv {
                 x: xl,
                 y: yl,
@@ -72,15 +72,16 @@ impl Emit<'_> {
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
             };
-            if Winograd::pays(&k, isa) {
-                let k = Winograd { conv: k };
+            let wide = false;
+            if let Some(k) = Winograd::choose(&k, isa, wide).filter(|_| !self.plain) {
                 let kernel = built(k.build(self.code.emitter(), threads))?;
-                let (elems, bias, job) = (k.packed_elems(isa), k.bias_elems(isa), k);
+                let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
                 let pack = move |out: &mut [f32]| job.pack_weights(isa, threads, &floats(&weights)?, out);
                 (kernel, self.packed_later(elems, pack), bias)
             } else {
                 let kernel = built(k.build(self.code.emitter(), threads))?;
-                let (elems, bias, job) = (k.packed_elems(isa), k.bias_elems(isa), k);
+                let (elems, bias) = (k.packed_elems(isa), (k.bias_elems(isa), k.bias_runs(isa)));
+                let job = k;
                 let pack = move |out: &mut [f32]| job.pack_weights(isa, &floats(&weights)?, out);
                 (kernel, self.packed_later(elems, pack), bias)
             }
@@ -98,13 +99,12 @@ impl Emit<'_> {
                 activation: conv.activation,
             };
             let kernel = built(k.build(self.code.emitter(), threads))?;
-            let (elems, bias, job) = (k.packed_elems(isa), k.bias_elems(isa), k);
+            let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), 1), k);
             let pack = move |out: &mut [f32]| job.pack_weights(isa, &floats(&weights)?, out);
             (kernel, self.packed_later(elems, pack), bias)
         };
-        let groups = if dense { conv.group } else { 1 };
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
-        self.finish_conv(node, conv, kernel, packed, (bias_elems, groups), operands)
+        self.finish_conv(node, conv, kernel, packed, bias, operands)
     }
 
     /// The step of a convolution: its operands are x, the weights, the bias, the residual, y.

@@ -108,7 +108,7 @@ impl Forms {
             };
             return self.want(x, Form::Blocked, kernel.halo());
         }
-        if conv.group > 1 && !whole_groups(conv.group, l.c, y.c, self.cb) {
+        if !dense(conv.group, l.c, y.c, self.cb) {
             // these kernels clip their windows
             return;
         }
@@ -192,9 +192,9 @@ impl Forms {
     }
 }
 
-/// Whether groups are whole channel blocks, so that the dense kernel does them.
-pub(super) fn whole_groups(group: usize, c: usize, m: usize, cb: usize) -> bool {
-    (c / group).is_multiple_of(cb) && (m / group).is_multiple_of(cb)
+/// Whether the dense kernel does these groups.
+pub(super) fn dense(group: usize, c: usize, m: usize, cb: usize) -> bool {
+    crate::kernels::conv::dense_groups(group, c / group, m / group, cb)
 }
 
 impl Emit<'_> {

@@ -101,6 +101,8 @@ enum DraftAction {
 pub(crate) struct Emit<'a> {
     program: &'a Program,
     shared: &'a Shared,
+    /// Whether kernels that may raise a flag are left out.
+    plain: bool,
     code: Code,
     forms: Forms,
     locs: HashMap<(Vx, Form), Loc>,
@@ -120,8 +122,9 @@ impl Plan {
         input_slots: &[usize],
         tail: Option<Tail>,
         shared: &Arc<Shared>,
+        plain: bool,
     ) -> Result<Plan, Stop> {
-        let made = Emit::new(program, shared).and_then(|mut e| {
+        let made = Emit::new(program, shared, plain).and_then(|mut e| {
             let inputs: Vec<(usize, u32)> =
                 input_slots.iter().zip(&program.inputs).map(|(from, v)| (*from, e.slot(*v))).collect();
             for node in &program.nodes {
@@ -139,12 +142,13 @@ impl Plan {
 }
 
 impl<'a> Emit<'a> {
-    fn new(program: &'a Program, shared: &'a Shared) -> Result<Emit<'a>, Stop> {
+    fn new(program: &'a Program, shared: &'a Shared, plain: bool) -> Result<Emit<'a>, Stop> {
         let code = Code::new(shared.options.isa).map_err(Error::from)?;
         let forms = Forms::choose(program, code.isa());
         Ok(Emit {
             program,
             shared,
+            plain,
             forms,
             code,
             locs: HashMap::new(),
@@ -281,11 +285,11 @@ impl<'a> Emit<'a> {
             Home::Const(_) => {}
         }
     }
-    /// A kernel step; the scratch operand, if it has one, gets a buffer.
+    /// A kernel step; the scratch and flag operands, if it has such, get buffers.
     fn run(&mut self, place: &str, kernel: Kernel, mut args: Vec<Loc>) -> Result<(), Stop> {
         use crate::module::Access;
         for (i, operand) in kernel.operands.iter().enumerate() {
-            if operand.access == Access::Scratch {
+            if matches!(operand.access, Access::Scratch | Access::Flag) {
                 let buffer = self.buffer(operand.bytes);
                 let at = i.min(args.len());
                 args.insert(at, Loc { home: Home::Buffer(buffer), offset: 0, layout: None });
@@ -440,7 +444,9 @@ impl Emit<'_> {
                     };
                     let arg = |(l, o): (&Loc, &crate::module::Operand)| resolve(Draftless::arg(*l, o.bytes));
                     let args = args.iter().zip(&kernel.operands).map(arg).collect();
+                    let flag = kernel.operands.iter().position(|o| o.access == crate::module::Access::Flag);
                     Action::Run(super::Run {
+                        flag,
                         name: kernel.name.clone(),
                         flops: kernel.flops,
                         tasks: kernel.tasks,

@@ -1,0 +1,90 @@
+//! Which algorithm a convolution should use: a count of vector instructions and of weights streamed.
+
+use super::bilinear::{Bilinear, Scheme};
+use super::{L2_WEIGHT_BYTES, Winograd};
+use crate::asm::Isa;
+use crate::kernels::conv::Conv;
+
+/// Bytes of weights that memory gives in the time of one vector multiply-add, when they are not in L2.
+const STREAM_BYTES: f64 = 5.0;
+/// What a scheme must save to be chosen over a more accurate one.
+const MARGIN: f64 = 0.93;
+
+fn nonzero(rows: &[Vec<f32>]) -> usize {
+    rows.iter().flatten().filter(|v| **v != 0.0).count()
+}
+
+/// Time of products over weights of this many bytes: what is not in L2 has to come.
+fn with_stream(products: f64, weight_bytes: usize) -> f64 {
+    let stream = if weight_bytes > L2_WEIGHT_BYTES { weight_bytes as f64 / STREAM_BYTES } else { 0.0 };
+    products.max(stream)
+}
+
+/// Vector multiply-adds, or as much time, of the direct kernel.
+pub(super) fn direct(conv: &Conv, isa: Isa) -> f64 {
+    let vectors = conv.group * (conv.y.c / conv.group).div_ceil(isa.lanes());
+    let k = conv.x.c / conv.group * conv.kernel.iter().product::<usize>();
+    let pixels = conv.y.n * conv.y.spatial.iter().product::<usize>();
+    let bytes = vectors * k * isa.vector_bytes();
+    with_stream((pixels * vectors * k) as f64 * 1.03, bytes)
+}
+
+impl Winograd {
+    /// The same of this algorithm.
+    pub(super) fn cost(&self, isa: Isa) -> f64 {
+        let [_, h, w] = self.conv.y.spatial;
+        let across = w.div_ceil(self.x.outputs);
+        let tiles = self.conv.y.n * h.div_ceil(self.y.outputs) * across;
+        let [in_blocks, out_blocks] = self.blocks();
+        let group = self.conv.group;
+        let products = self.points() * tiles * self.in_channels() * out_blocks * group;
+        let (input, output) = (ops_in(&self.y, &self.x), ops_out(&self.y, &self.x));
+        // stores take twice the time of other instructions
+        let transforms = tiles * group * (in_blocks * input + out_blocks * output);
+        // what surrounds the kernels, for each row of tiles, and for each product's call
+        let calls = (tiles / across.max(1) * (in_blocks + out_blocks) * 20
+            + self.points() * tiles.div_ceil(14) * out_blocks * 12)
+            * group;
+        let bytes = 4 * self.packed_elems(isa);
+        with_stream(products as f64 * 1.03, bytes) + (transforms + calls) as f64
+    }
+
+    /// The best algorithm for a convolution, `None` where the direct kernel is. `wide` allows schemes whose error is
+    /// larger than that of plain sums.
+    pub fn choose(conv: &Conv, isa: Isa, wide: bool) -> Option<Winograd> {
+        let dims = [1, 2].map(|d| {
+            let mut schemes = vec![Scheme::Direct];
+            if conv.kernel[d] > 1 {
+                schemes.push(Scheme::Two);
+                if wide {
+                    schemes.push(Scheme::Four);
+                }
+            }
+            schemes
+        });
+        let pairs = dims[0].iter().flat_map(|y| dims[1].iter().map(move |x| [*y, *x]));
+        let mut best: (f64, Option<Winograd>) = (direct(conv, isa), None);
+        for schemes in pairs.filter(|s| *s != [Scheme::Direct; 2]) {
+            // pure pairs of taps are no more accurate than plain sums
+            let pairs_only =
+                (1..3).all(|d| conv.kernel[d].div_ceil(conv.strides[d]) <= 2 && conv.strides[d] == 1);
+            if pairs_only && !wide {
+                continue;
+            }
+            let Some(w) = Winograd::new(conv, isa, schemes) else { continue };
+            let cost = w.cost(isa);
+            if cost < best.0 * MARGIN {
+                best = (cost, Some(w));
+            }
+        }
+        best.1
+    }
+}
+
+fn ops_in(y: &Bilinear, x: &Bilinear) -> usize {
+    nonzero(&y.bt) * x.inputs() + y.products() * nonzero(&x.bt) + 2 * y.products() * x.products()
+}
+
+fn ops_out(y: &Bilinear, x: &Bilinear) -> usize {
+    nonzero(&y.at) * x.products() + y.outputs * nonzero(&x.at) + 6 * y.outputs * x.outputs
+}
