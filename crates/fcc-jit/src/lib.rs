@@ -15,7 +15,10 @@ mod lower;
 pub mod module;
 mod plan;
 pub mod pool;
+mod precision;
 mod segment;
 
+pub use asm::Isa;
 pub use compiled::{CompiledModel, Options, compile};
 pub use plan::{Plan, Profile};
+pub use precision::Precision;

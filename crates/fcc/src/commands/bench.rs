@@ -3,7 +3,7 @@ use super::common::load;
 use super::inputs::InputArgs;
 use super::out::{Out, grouped};
 use super::progress::Progress;
-use super::{EngineArg, Failure, ThreadsArg};
+use super::{CompileArgs, EngineArg, Failure};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     engine: EngineArg,
     #[command(flatten)]
-    threads: ThreadsArg,
+    compile: CompileArgs,
     /// Number of runs after the first [default: as many as fit in two seconds, at least 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
     progress.show(|| "compiling".into());
     let engine = fcc::Engine::from(args.engine);
-    let options = args.threads.options();
+    let options = args.compile.options();
     let (runner, compile_ms) = timed(|| engine.prepare(&model, &options));
     let runner = runner.map_err(in_file)?;
     progress.show(|| "first run".into());

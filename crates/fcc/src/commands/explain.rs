@@ -2,7 +2,7 @@
 use super::common::load;
 use super::inputs::InputArgs;
 use super::out::Out;
-use super::{Failure, ThreadsArg};
+use super::{CompileArgs, Failure};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct Args {
     #[command(flatten)]
     inputs: InputArgs,
     #[command(flatten)]
-    threads: ThreadsArg,
+    compile: CompileArgs,
     /// Print {"steps","interpreted_steps","ends_where_a_shape_depends_on_data","arena_bytes"}
     #[arg(long)]
     json: bool,
@@ -30,7 +30,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let mut model = load(&args.model)?;
     let values = args.inputs.read(&mut model)?;
-    let compiled = fcc_jit::compile(&model, &args.threads.options());
+    let compiled = fcc_jit::compile(&model, &args.compile.options());
     let plan = compiled.and_then(|c| c.plan_for(&values));
     let plan = plan.map_err(|e| Failure::from(e).in_file(&args.model))?;
     let mut out = Out::new();
