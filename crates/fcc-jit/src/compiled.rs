@@ -99,13 +99,13 @@ impl CompiledModel {
         let outputs = self.main.run(given, None)?;
         Ok(self.outputs.iter().cloned().zip(outputs).collect())
     }
-    /// As [`CompiledModel::run`], with the time of each step.
+    /// As [`CompiledModel::run`], with the time of each step, and of each task of each step if `tasks`.
     ///
     /// # Errors
     /// As [`CompiledModel::run`].
-    pub fn run_profiled(&self, inputs: &Values) -> Result<(Values, Profile)> {
+    pub fn run_profiled(&self, inputs: &Values, tasks: bool) -> Result<(Values, Profile)> {
         let given = by_slot(self.main.graph(), inputs)?;
-        let mut profile = Profile::default();
+        let mut profile = Profile::new(tasks);
         let outputs = self.main.run(given, Some(&mut profile))?;
         Ok((self.outputs.iter().cloned().zip(outputs).collect(), profile))
     }

@@ -17,6 +17,7 @@ use super::gemm::balanced;
 use super::halo::Halo;
 use super::split::Split;
 use crate::asm::{Asm, Isa, Src};
+use crate::declined::Declined;
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
@@ -115,11 +116,34 @@ impl Winograd {
             && conv.x.spatial[0] == 1
     }
 
-    /// A rule of thumb from measurements: enough channels to pay for the transforms, and enough tiles for its weights,
-    /// which are 16/9 as large.
+    /// Whether it is faster than the direct convolution: [`Winograd::declined`] says why not.
     pub fn pays(conv: &Conv, isa: Isa) -> bool {
-        let [_, h, w] = conv.y.spatial;
-        Winograd::fits(conv, isa) && conv.x.c >= 32 && conv.y.c >= 32 && h * w >= 36
+        Winograd::declined(conv, isa).is_none()
+    }
+
+    /// Why the convolution is better computed directly, if it is. Where both could, a rule of thumb from measurements:
+    /// enough channels to pay for the transforms, and enough tiles for its weights, which are 16/9 as large.
+    pub fn declined(conv: &Conv, isa: Isa) -> Option<Declined> {
+        let by = |n: [usize; 3]| n.map(|n| n.to_string()).join("x");
+        let [d, h, w] = conv.y.spatial;
+        let (c, m) = (conv.x.c, conv.y.c);
+        let conditions: [(&str, String, &str, bool); 8] = [
+            ("instruction set", isa.to_string(), "avx2 or above", isa != Isa::Baseline),
+            ("kernel_shape", by(conv.kernel), "1x3x3", conv.kernel == [1, 3, 3]),
+            ("strides", by(conv.strides), "1x1x1", conv.strides == [1; 3]),
+            ("dilations", by(conv.dilations), "1x1x1", conv.dilations == [1; 3]),
+            ("group", conv.group.to_string(), "1", conv.group == 1),
+            ("channels", format!("{c} to {m}"), "32 or more on both sides", c >= 32 && m >= 32),
+            ("pixels of an image", (h * w).to_string(), "36 or more", h * w >= 36),
+            (
+                "input",
+                format!("blocks of {}, depth {d}", conv.x.cb),
+                "whole blocks, depth 1",
+                Winograd::fits(conv, isa),
+            ),
+        ];
+        let failed = conditions.into_iter().find(|(.., holds)| !holds);
+        failed.map(|(what, got, need, _)| Declined::new(what, got, need))
     }
 
     fn plan(&self, isa: Isa, threads: usize) -> Plan {

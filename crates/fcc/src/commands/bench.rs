@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Measure how long a model takes to load, compile and run
 ///
-/// Runs for about two seconds unless --runs is given; the first run is measured apart. Times are wall-clock
+/// Runs for about --seconds unless --runs is given; the first run is measured apart. Times are wall-clock
 /// milliseconds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -26,7 +26,10 @@ pub struct Args {
     engine: EngineArg,
     #[command(flatten)]
     compile: CompileArgs,
-    /// Number of runs after the first [default: as many as fit in two seconds, at least 5]
+    /// About how long to measure; there are 5 runs at least
+    #[arg(long, value_name = "S", default_value_t = 2.0, conflicts_with = "runs", value_parser = seconds)]
+    seconds: f64,
+    /// Number of runs after the first [default: as many as fit in --seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
     /// Print {"load_ms","compile_ms","first_run_ms","median_ms","min_ms","runs","peak_rss_bytes"}
@@ -34,9 +37,13 @@ pub struct Args {
     json: bool,
 }
 
-const BUDGET: Duration = Duration::from_secs(2);
 const LEAST_RUNS: usize = 5;
 const MOST_RUNS: usize = 100_000;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|v| (0.0..=3600.0).contains(v));
+    value.ok_or_else(|| format!("got `{text}`, wanted 0 to 3600 seconds"))
+}
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
@@ -53,6 +60,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     progress.show(|| "first run".into());
     let (first, first_run_ms) = timed(|| runner.run(&values));
     first.map_err(in_file)?;
+    let budget = Duration::from_secs_f64(args.seconds);
     let mut times = vec![];
     let start = Instant::now();
     loop {
@@ -61,7 +69,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         times.push(ms);
         let done = match args.runs {
             Some(n) => times.len() >= n as usize,
-            None => times.len() >= MOST_RUNS || (times.len() >= LEAST_RUNS && start.elapsed() >= BUDGET),
+            None => times.len() >= MOST_RUNS || (times.len() >= LEAST_RUNS && start.elapsed() >= budget),
         };
         if done {
             break;

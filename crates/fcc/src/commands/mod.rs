@@ -8,10 +8,12 @@ mod failure;
 mod inputs;
 mod out;
 pub mod print;
+pub mod profile;
 mod progress;
 pub mod rewrite;
 pub mod rules;
 pub mod run;
+mod steps;
 pub mod summary;
 pub mod test;
 

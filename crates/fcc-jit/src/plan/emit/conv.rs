@@ -72,7 +72,12 @@ impl Emit<'_> {
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
             };
-            if Winograd::pays(&k, isa) {
+            let declined = Winograd::declined(&k, isa);
+            self.because(match &declined {
+                None => "3x3, stride 1, enough channels and pixels to pay for the transforms".to_string(),
+                Some(why) => format!("not Winograd: {why}"),
+            });
+            if declined.is_none() {
                 let k = Winograd { conv: k };
                 let kernel = built(k.build(self.code.emitter(), threads))?;
                 let (elems, bias, job) = (k.packed_elems(isa), k.bias_elems(isa), k);
@@ -85,6 +90,11 @@ impl Emit<'_> {
                 (kernel, self.packed_later(elems, pack), bias)
             }
         } else {
+            let (c, m) = (xl.c / conv.group, yl.c / conv.group);
+            let cb = self.forms.cb;
+            self.because(format!(
+                "not as matrix products: channels of a group: got {c} to {m}, need multiples of {cb}"
+            ));
             let k = lanewise::GroupConv {
                 x: xl,
                 y: yl,
