@@ -75,7 +75,8 @@ def interpreted_steps(fcc: str, model: str, name: str) -> str | None:
     command = [fcc, "explain", str(MODELS / f"{model}.onnx"), "--inputs", str(EXPECTED / f"{name}.inputs.npz"), "--json"]
     plan = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     if plan["interpreted_steps"] or plan["ends_where_a_shape_depends_on_data"]:
-        return f"{name}: not compiled whole: {plan}"
+        left = [f"{step['place']}: {step['why']}" for step in plan["steps"] if step["interpreted"]]
+        return f"{name}: not compiled whole: {'; '.join(left or plan['interpreted_steps']) or 'a shape depends on data'}"
     return None
 
 

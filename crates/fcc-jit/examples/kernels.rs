@@ -1,20 +1,21 @@
-//! Times kernels beside the machine's own peak: `cargo run --release -p fcc-jit --example kernels [FILTER] [--isa avx2]`.
+//! Times kernels beside the machine's own peak: `cargo run --release -p fcc-jit --example kernels [FILTER] [--isa avx2] [--json]`.
 //!
 //! The peak is a loop of independent vector multiply-adds, measured again before each kernel, because shared hosts
 //! change their clock. Times are the best of many runs.
 
 use fcc_jit::aligned::AlignedF32;
-use fcc_jit::asm::{Asm, Isa};
+use fcc_jit::asm::Isa;
 use fcc_jit::kernels::activation::Activation;
 use fcc_jit::kernels::conv::Conv;
 use fcc_jit::kernels::gemm::{BStorage, Gemm};
 use fcc_jit::kernels::lanewise::{GroupConv, Pool as MaxPool, PoolKind};
 use fcc_jit::kernels::layout::BlockedLayout;
 use fcc_jit::kernels::reorder::Reorder;
-use fcc_jit::kernels::winograd::Winograd;
+use fcc_jit::kernels::winograd::{Winograd, bilinear::Scheme};
 use fcc_jit::module::{Buffer, Code, Kernel};
+use fcc_jit::peak::Peak;
 use fcc_jit::pool::Pool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -28,37 +29,6 @@ fn random(n: usize, seed: u64) -> AlignedF32 {
         *v = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
     }
     a
-}
-
-/// GFLOP/s of independent multiply-adds.
-fn peak(code: &mut Code) -> Anyhow<f64> {
-    use iced_x86::code_asm::registers::*;
-    let isa = code.isa();
-    let turns = 200_000i32;
-    let mut w = Asm::new(isa)?;
-    // Real-looking values: multiplying zeros draws less power, and some hosts clock higher for it.
-    for i in 0..14 {
-        w.splat(i, [0.37, 1e-9][usize::from(i == 13)] * (1.0 + i as f32))?;
-    }
-    w.a.mov(eax, turns)?;
-    let mut top = w.a.create_label();
-    w.a.set_label(&mut top)?;
-    for i in 0..12 {
-        w.fma(i, 12, 13)?;
-    }
-    w.a.dec(eax)?;
-    w.a.jnz(top)?;
-    let bytes = w.finish()?;
-    let func = code.emitter().assembled("peak", 2, &bytes)?;
-    code.finalize()?;
-    let kernel = Kernel {
-        func,
-        name: "peak".into(),
-        operands: vec![],
-        tasks: 1,
-        flops: turns as u64 * 12 * 2 * isa.lanes() as u64,
-    };
-    Ok(kernel.flops as f64 / best(code, &kernel, &Pool::new(1), &[], 0.02)? / 1e9)
 }
 
 /// Seconds that this thread has run: on a busy machine the wall clock of a long kernel counts other programs too. Wall
@@ -95,22 +65,39 @@ fn best(code: &Code, kernel: &Kernel, pool: &Pool, args: &[Buffer], seconds: f64
     Ok(best)
 }
 
-fn report(code: &mut Code, pool: &Pool, kernel: &Kernel, built: f64) -> Anyhow<()> {
+/// What kernels are timed with, and how results are printed.
+struct Bench {
+    pool: Pool,
+    peak: Peak,
+    json: bool,
+}
+
+fn report(code: &Code, bench: &Bench, kernel: &Kernel, built: f64) -> Anyhow<()> {
+    let pool = &bench.pool;
     let mut buffers: Vec<AlignedF32> =
         kernel.operands.iter().enumerate().map(|(i, o)| random(o.bytes / 4, i as u64 * 77 + 5)).collect();
     let args: Vec<Buffer> =
         buffers.iter_mut().map(|b| Buffer { ptr: b.as_mut_ptr().cast(), bytes: b.len() * 4 }).collect();
     let (mut fastest, mut highest) = (f64::MAX, 0f64);
     for _ in 0..3 {
-        highest = highest.max(peak(code)?);
+        highest = highest.max(bench.peak.gflops(pool, Duration::from_millis(20))?);
         fastest = fastest.min(best(code, kernel, pool, &args, 0.25)?);
     }
     let rate = kernel.flops as f64 / fastest / 1e9;
+    if bench.json {
+        let name = kernel.name.replace('"', "'");
+        println!(
+            "{{\"kernel\":\"{name}\",\"us\":{:.3},\"gflops\":{rate:.3},\"peak_gflops\":{highest:.3},\"threads\":{}}}",
+            fastest * 1e6,
+            pool.threads()
+        );
+        return Ok(());
+    }
     println!(
-        "{:58} {:9.1} µs {rate:7.1} GFLOP/s {:5.1} % of {highest:.0} x {}   built in {:.2} ms",
+        "{:58} {:9.1} µs {rate:7.1} GFLOP/s {:5.1} % of {highest:.0} ({} threads)   built in {:.2} ms",
         kernel.name,
         fastest * 1e6,
-        100.0 * rate / highest / pool.threads() as f64,
+        100.0 * rate / highest,
         pool.threads(),
         built * 1e3
     );
@@ -139,6 +126,16 @@ fn conv(isa: Isa, c: usize, m: usize, out: usize, k: usize, s: usize, first: boo
     }
 }
 
+/// What `--schemes` compares.
+const SCHEMES: [[Scheme; 2]; 6] = [
+    [Scheme::Two, Scheme::Two],
+    [Scheme::Two, Scheme::Direct],
+    [Scheme::Direct, Scheme::Two],
+    [Scheme::Two, Scheme::Four],
+    [Scheme::Four, Scheme::Two],
+    [Scheme::Four, Scheme::Four],
+];
+
 fn main() -> Anyhow<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let isa = match args.iter().position(|a| a == "--isa") {
@@ -150,9 +147,11 @@ fn main() -> Anyhow<()> {
         None => 1,
     };
     let filter = args.first().filter(|a| !a.starts_with("--")).cloned().unwrap_or_default();
-    let pool = Pool::new(threads);
+    let json = args.iter().any(|a| a == "--json");
+    let bench = Bench { pool: Pool::new(threads), peak: Peak::new(isa, threads)?, json };
     let mut code = Code::new(isa)?;
     let isa = code.isa();
+    let all_schemes = args.iter().any(|a| a == "--schemes");
     let own = args.iter().position(|a| a == "--gemm");
     let mut gemms = vec![
         (1024, 1024, 1024),
@@ -176,7 +175,7 @@ fn main() -> Anyhow<()> {
             let kernel = gemm.build(code.emitter(), threads)?;
             code.finalize()?;
             let built = t.elapsed().as_secs_f64();
-            report(&mut code, &pool, &kernel, built)?;
+            report(&code, &bench, &kernel, built)?;
         }
     }
     let convs = [
@@ -199,6 +198,12 @@ fn main() -> Anyhow<()> {
         (2048, 512, 7, 1, 1, false),
         (512, 2048, 7, 1, 1, false),
         (128, 128, 28, 3, 2, false),
+        (256, 256, 14, 3, 2, false),
+        (512, 512, 7, 3, 2, false),
+        (96, 24, 160, 3, 1, false),
+        (16, 64, 55, 3, 1, false),
+        (16, 32, 14, 5, 1, false),
+        (96, 256, 26, 5, 1, false),
         (256, 512, 28, 1, 2, false),
         (3, 64, 112, 7, 2, true),
         (3, 64, 224, 3, 1, true),
@@ -211,24 +216,34 @@ fn main() -> Anyhow<()> {
             let kernel = conv.build(code.emitter(), threads)?;
             code.finalize()?;
             let built = t.elapsed().as_secs_f64();
-            report(&mut code, &pool, &kernel, built)?;
-            if Winograd::pays(&conv, isa) {
+            report(&code, &bench, &kernel, built)?;
+            let chosen = Winograd::choose(&conv, isa, false).winograd;
+            for schemes in SCHEMES.into_iter().filter(|_| k > 1) {
+                let Some(winograd) = Winograd::new(&conv, isa, schemes) else { continue };
+                if !all_schemes && chosen.as_ref() != Some(&winograd) {
+                    continue;
+                }
                 let t = Instant::now();
-                let kernel = Winograd { conv }.build(code.emitter(), threads)?;
+                let kernel = winograd.build(code.emitter(), threads)?;
                 code.finalize()?;
                 let built = t.elapsed().as_secs_f64();
-                report(&mut code, &pool, &kernel, built)?;
+                report(&code, &bench, &kernel, built)?;
+                let share = winograd.estimate(isa);
+                println!(
+                    "{schemes:>60?} {share:.2} of direct by count{}",
+                    [" ", " (chosen)"][usize::from(chosen.as_ref() == Some(&winograd))]
+                );
             }
         }
     }
     if own.is_none() {
-        lanewise(&mut code, &pool, threads, &filter)?;
+        lanewise(&mut code, &bench, threads, &filter)?;
     }
     Ok(())
 }
 
 /// Kernels that work lane by lane: their limit is memory, so look at the bytes.
-fn lanewise(code: &mut Code, pool: &Pool, threads: usize, filter: &str) -> Anyhow<()> {
+fn lanewise(code: &mut Code, bench: &Bench, threads: usize, filter: &str) -> Anyhow<()> {
     let cb = code.isa().lanes();
     let layout = |c, size, halo| {
         BlockedLayout::blocked(1, c, [1, size, size], cb).with_halo([(0, 0), (halo, halo), (halo, halo)])
@@ -249,7 +264,7 @@ fn lanewise(code: &mut Code, pool: &Pool, threads: usize, filter: &str) -> Anyho
         if "depthwise".contains(filter) {
             let kernel = conv.build(code.emitter(), threads)?;
             code.finalize()?;
-            report(code, pool, &kernel, 0.0)?;
+            report(code, bench, &kernel, 0.0)?;
         }
     }
     if "pool".contains(filter) {
@@ -268,7 +283,7 @@ fn lanewise(code: &mut Code, pool: &Pool, threads: usize, filter: &str) -> Anyho
         };
         let kernel = pool_problem.build(code.emitter(), threads)?;
         code.finalize()?;
-        report(code, pool, &kernel, 0.0)?;
+        report(code, bench, &kernel, 0.0)?;
     }
     if "reorder".contains(filter) {
         for (x, y) in [
@@ -277,7 +292,7 @@ fn lanewise(code: &mut Code, pool: &Pool, threads: usize, filter: &str) -> Anyho
         ] {
             let kernel = Reorder { x, y }.build(code.emitter(), threads)?;
             code.finalize()?;
-            report(code, pool, &kernel, 0.0)?;
+            report(code, bench, &kernel, 0.0)?;
         }
     }
     Ok(())

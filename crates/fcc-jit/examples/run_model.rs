@@ -60,18 +60,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if flag("--profile") {
         // the least time of each step: what a busy machine adds falls out
-        let (_, mut profile) = compiled.run_profiled(&inputs)?;
+        let (_, mut profile) = compiled.run_profiled(&inputs, false)?;
         for _ in 0..runs {
-            for (best, new) in profile.steps.iter_mut().zip(compiled.run_profiled(&inputs)?.1.steps) {
-                best.3 = best.3.min(new.3);
+            for (best, new) in profile.steps.iter_mut().zip(compiled.run_profiled(&inputs, false)?.1.steps) {
+                best.time = best.time.min(new.time);
             }
         }
-        let total: f64 = profile.steps.iter().map(|s| s.3.as_secs_f64()).sum();
-        profile.steps.sort_by_key(|s| std::cmp::Reverse(s.3));
-        for (place, name, flops, time) in profile.steps.iter().take(30) {
-            let us = time.as_secs_f64() * 1e6;
-            let rate = *flops as f64 / us / 1e3;
-            println!("{us:10.1} us {:5.1} % {rate:7.1} GFLOP/s  {name}  // {place}", us / total / 1e4);
+        let total: f64 = profile.steps.iter().map(|s| s.time.as_secs_f64()).sum();
+        profile.steps.sort_by_key(|s| std::cmp::Reverse(s.time));
+        for step in profile.steps.iter().take(30) {
+            let us = step.time.as_secs_f64() * 1e6;
+            let rate = step.info.flops as f64 / us / 1e3;
+            let share = us / total / 1e4;
+            println!(
+                "{us:10.1} us {share:5.1} % {rate:7.1} GFLOP/s  {}  // {}",
+                step.info.kernel, step.info.place
+            );
         }
         println!("{:10.1} us in all", total * 1e6);
     }

@@ -1,6 +1,7 @@
 //! [`compile`] and [`CompiledModel`]: the crate's front door.
 use crate::asm::Isa;
 use crate::plan::Profile;
+use crate::precision::Precision;
 use crate::segment::Segment;
 use fcc_ir::interp::{Values, by_slot};
 use fcc_ir::{Model, Result, Value, ValueInfo, ValueType};
@@ -19,6 +20,8 @@ pub struct Options {
     pub fold_budget_bytes: usize,
     /// The highest instruction set that kernels may use; the machine's own is a limit too.
     pub isa: Isa,
+    /// How far kernels may depart from plain f32.
+    pub precision: Precision,
     /// Whether operators are compiled at all: without, each is a step of the interpreter.
     pub kernels: bool,
 }
@@ -26,7 +29,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Options { threads, cached_shapes: 8, fold_budget_bytes: 256 << 20, isa: Isa::Avx512, kernels: true }
+        Options {
+            threads,
+            cached_shapes: 8,
+            fold_budget_bytes: 256 << 20,
+            isa: Isa::Avx512,
+            precision: Precision::F32,
+            kernels: true,
+        }
     }
 }
 
@@ -89,13 +99,13 @@ impl CompiledModel {
         let outputs = self.main.run(given, None)?;
         Ok(self.outputs.iter().cloned().zip(outputs).collect())
     }
-    /// As [`CompiledModel::run`], with the time of each step.
+    /// As [`CompiledModel::run`], with the time of each step, and of each task of each step if `tasks`.
     ///
     /// # Errors
     /// As [`CompiledModel::run`].
-    pub fn run_profiled(&self, inputs: &Values) -> Result<(Values, Profile)> {
+    pub fn run_profiled(&self, inputs: &Values, tasks: bool) -> Result<(Values, Profile)> {
         let given = by_slot(self.main.graph(), inputs)?;
-        let mut profile = Profile::default();
+        let mut profile = Profile::new(tasks);
         let outputs = self.main.run(given, Some(&mut profile))?;
         Ok((self.outputs.iter().cloned().zip(outputs).collect(), profile))
     }

@@ -9,13 +9,20 @@
 pub mod aligned;
 pub mod asm;
 mod compiled;
+mod declined;
 pub mod error;
 pub mod kernels;
 mod lower;
 pub mod module;
+pub mod peak;
 mod plan;
 pub mod pool;
+mod precision;
 mod segment;
 
+pub use asm::Isa;
 pub use compiled::{CompiledModel, Options, compile};
-pub use plan::{Plan, Profile};
+pub use declined::Declined;
+pub use module::TaskSpan;
+pub use plan::{NodeInfo, Plan, PlanInfo, Profile, ProfiledStep, StepInfo, Work};
+pub use precision::Precision;

@@ -2,7 +2,7 @@
 
 use crate::asm::Isa;
 use crate::error::{Error, Result};
-use crate::pool::Pool;
+use crate::pool::{self, Pool};
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, Value, types::I64};
 use cranelift_codegen::isa::CallConv;
@@ -11,6 +11,8 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
 use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Address space reserved for one module's code: calls between its functions stay within 32-bit range.
 const CODE_RESERVE_BYTES: usize = 256 << 20;
@@ -310,8 +312,29 @@ impl Step {
     /// operand is written, of the bytes it claims; no other thread writes what is read or touches what is written
     /// during the call, and written buffers overlap no other buffer of `args`.
     pub unsafe fn run(&self, pool: &Pool, args: &[Buffer]) -> Result<()> {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.run_logged(pool, args, None) }
+    }
+
+    /// As [`Step::run`]; notes when each task ran if there is a log.
+    ///
+    /// # Errors
+    /// As [`Step::run`].
+    ///
+    /// # Safety
+    /// As [`Step::run`].
+    pub unsafe fn run_logged(&self, pool: &Pool, args: &[Buffer], log: Option<&Tasks>) -> Result<()> {
         let pointers = self.check(args)?;
         let pointers = pointers.as_slice();
+        if let Some(log) = log {
+            let (shared, entry) = (Shared(pointers.as_ptr()), self.entry);
+            pool.run(self.tasks, &|task| {
+                let shared = &shared;
+                // SAFETY: as below.
+                log.time(task, || unsafe { entry(shared.0, task as u64) });
+            });
+            return Ok(());
+        }
         if self.tasks == 1 {
             // SAFETY: sizes were checked; the rest is the caller's promise.
             unsafe { (self.entry)(pointers.as_ptr(), 0) };
@@ -345,6 +368,51 @@ impl Step {
             pointers.set(i, arg.ptr);
         }
         Ok(pointers)
+    }
+}
+
+/// When a task of a step ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskSpan {
+    /// The task's number in its step.
+    pub task: usize,
+    /// The thread of the pool: 0 is the one that called.
+    pub thread: usize,
+    /// Its beginning, from the beginning of the log.
+    pub start: Duration,
+    /// How long it ran.
+    pub time: Duration,
+}
+
+/// A log of the tasks of one step, written by the threads that run them.
+#[derive(Debug)]
+pub struct Tasks {
+    begin: Instant,
+    spans: Vec<OnceLock<TaskSpan>>,
+}
+
+impl Tasks {
+    /// A log for a step of `tasks` tasks, whose times count from `begin`.
+    pub fn new(begin: Instant, tasks: usize) -> Tasks {
+        Tasks { begin, spans: std::iter::repeat_with(OnceLock::new).take(tasks).collect() }
+    }
+    /// Runs a task and notes when.
+    fn time(&self, task: usize, work: impl FnOnce()) {
+        let start = Instant::now();
+        work();
+        let span = TaskSpan {
+            task,
+            thread: pool::current_thread(),
+            start: start.duration_since(self.begin),
+            time: start.elapsed(),
+        };
+        if let Some(place) = self.spans.get(task) {
+            let _ = place.set(span);
+        }
+    }
+    /// The tasks that ran, by number.
+    pub fn spans(self) -> Vec<TaskSpan> {
+        self.spans.into_iter().filter_map(OnceLock::into_inner).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A pool of threads that spin for a while, then park: fork and join cost under a microsecond while a model runs.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,16 @@ use std::thread::{JoinHandle, Thread};
 const SPINS: u32 = 20_000;
 
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
+
+thread_local! {
+    /// Which thread of its pool this is.
+    static THREAD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of this thread in its pool; 0 for every thread that is no worker, which then is the caller.
+pub fn current_thread() -> usize {
+    THREAD.get()
+}
 
 struct Worker {
     thread: Thread,
@@ -60,6 +71,7 @@ impl State {
     }
 
     fn worker(&self, thread: usize, parked: &AtomicBool) {
+        THREAD.set(thread);
         let mut seen = 0;
         loop {
             let mut spins = 0;

@@ -10,6 +10,7 @@ use fcc_ir::interp::eval_graph;
 use fcc_ir::op::Fact;
 use fcc_ir::{Function, Graph, Model, NodeKind, Result, Value, ValueType};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// The types of all inputs, `None` for an overridable initializer that keeps its value.
 pub(crate) type Types = Vec<Option<ValueType>>;
@@ -73,7 +74,11 @@ impl Segment {
     }
 
     /// Runs the segment on its inputs by slot.
-    pub fn run(&self, mut given: Vec<Option<Value>>, profile: Option<&mut Profile>) -> Result<Vec<Value>> {
+    pub fn run(
+        &self,
+        mut given: Vec<Option<Value>>,
+        mut profile: Option<&mut Profile>,
+    ) -> Result<Vec<Value>> {
         for (input, value) in self.graph.inputs.iter().zip(&mut given) {
             if let (None, ValueType::Optional(ty)) = (&value, &input.info.ty) {
                 *value = Some(Value::Optional((**ty).clone(), None));
@@ -81,20 +86,32 @@ impl Segment {
         }
         let types: Types = given.iter().map(|v| v.as_ref().map(Value::value_type)).collect();
         let plan = self.plan(&types)?;
-        let mut outcome = plan.run(&self.shared, &given, profile)?;
+        let mut outcome = plan.run(&self.shared, &given, profile.as_deref_mut())?;
         if matches!(outcome, Outcome::Flagged) {
-            outcome = self.plain_plan(&types)?.run(&self.shared, &given, None)?;
+            // what was logged so far is part of this run's time
+            outcome = self.plain_plan(&types)?.run(&self.shared, &given, profile.as_deref_mut())?;
         }
+        let start = Instant::now();
+        let mut interpreted = |why: &str| {
+            if let Some(p) = profile.as_deref_mut() {
+                p.add_interpreted(why, start);
+            }
+        };
         match outcome {
             Outcome::Done(outputs) => Ok(outputs),
             Outcome::Surprise(why) => {
                 // shape inference promised a type that the operator did not make: the interpreter needs no promise
                 let outputs = self.interpret(given)?;
+                interpreted(&why);
                 self.keep(&self.cache, types, Arc::new(Plan::interpreted(why)));
                 Ok(outputs)
             }
             // plain kernels raise no flags
-            Outcome::Interpret | Outcome::Flagged => self.interpret(given),
+            Outcome::Interpret | Outcome::Flagged => {
+                let outputs = self.interpret(given)?;
+                interpreted(plan.interpreted_whole().unwrap_or_default());
+                Ok(outputs)
+            }
         }
     }
     fn interpret(&self, given: Vec<Option<Value>>) -> Result<Vec<Value>> {

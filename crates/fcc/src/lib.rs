@@ -33,7 +33,7 @@ pub use engine::{Engine, Runner};
 pub use error::Error;
 pub use fcc_ir::interp::{Values, run as interpret};
 pub use fcc_ir::{Model, Tensor, Value};
-pub use fcc_jit::{CompiledModel, Options as CompileOptions, compile};
+pub use fcc_jit::{CompiledModel, Isa, Options as CompileOptions, Precision, compile};
 pub use fcc_rewrite::Report;
 
 /// Reads a model from an ONNX file and verifies it. Its weights stay in the mapped file.

@@ -3,7 +3,19 @@ mod common;
 
 #[test]
 fn help_of_every_command() {
-    let commands = ["", "rewrite", "run", "bench", "test", "print", "summary", "rules", "completions"];
+    let commands = [
+        "",
+        "rewrite",
+        "run",
+        "bench",
+        "profile",
+        "explain",
+        "test",
+        "print",
+        "summary",
+        "rules",
+        "completions",
+    ];
     for command in commands {
         let args = [command, "--help"];
         let answer = common::fcc(args.iter().filter(|a| !a.is_empty())).ok();

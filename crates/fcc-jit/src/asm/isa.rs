@@ -14,6 +14,9 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// All levels, lowest first.
+    pub const ALL: [Isa; 3] = [Isa::Baseline, Isa::Avx2, Isa::Avx512];
+
     /// The best level of the CPU that runs this.
     pub fn detect() -> Isa {
         #[cfg(target_arch = "x86_64")]
@@ -79,7 +82,7 @@ impl fmt::Display for Isa {
 impl FromStr for Isa {
     type Err = String;
     fn from_str(s: &str) -> Result<Isa, String> {
-        [Isa::Baseline, Isa::Avx2, Isa::Avx512]
+        Isa::ALL
             .into_iter()
             .find(|isa| isa.name() == s)
             .ok_or_else(|| format!("instruction set {s:?} is none of baseline, avx2, avx512"))

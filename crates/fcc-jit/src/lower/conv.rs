@@ -1,21 +1,22 @@
 //! `Conv`.
-use super::{Cx, three};
+use super::{Cx, Lowered, three};
+use crate::declined::Declined;
 use crate::plan::ir::{ConvNode, Kind};
 use fcc_ir::ops::conv::ConvProblem;
 use fcc_ir::ops::conv_transpose::ConvTransposeProblem;
 
 /// Weights must be constant: they are packed when the plan is made.
-pub(super) fn conv(cx: &mut Cx<'_>) -> Option<()> {
+pub(super) fn conv(cx: &mut Cx<'_>) -> Lowered {
     let (x, w, y) = (cx.f32(0)?, cx.f32(1)?, cx.only_out()?);
-    cx.constant(1)?;
+    cx.fixed(1)?;
     let bias = cx.input(2).is_some();
     if bias {
-        cx.constant(2)?;
+        cx.fixed(2)?;
     }
     let b = if bias { Some(cx.f32(2)?) } else { None };
-    let p = ConvProblem::new(cx.op, &x, &w, b.as_deref()).ok()?;
+    let p = ConvProblem::new(cx.op, &x, &w, b.as_deref())?;
     if p.out_shape() != cx.shape(y) {
-        return None;
+        return Err(cx.other_shape(y));
     }
     let begins: Vec<usize> = p.axes.iter().map(|a| a.pad_begin).collect();
     let ends: Vec<usize> = p.axes.iter().map(|a| a.pad_end).collect();
@@ -33,22 +34,24 @@ pub(super) fn conv(cx: &mut Cx<'_>) -> Option<()> {
     };
     let inputs = vec![cx.input(0), cx.input(1), cx.input(2)];
     cx.push(Kind::Conv(node), inputs.into_iter().filter(Option::is_some).collect(), y);
-    Some(())
+    Ok(())
 }
 
 /// `ConvTranspose`, with constant weights.
-pub(super) fn conv_transpose(cx: &mut Cx<'_>) -> Option<()> {
+pub(super) fn conv_transpose(cx: &mut Cx<'_>) -> Lowered {
     let (x, w, y) = (cx.f32(0)?, cx.f32(1)?, cx.only_out()?);
-    cx.constant(1)?;
+    cx.fixed(1)?;
     let bias = cx.input(2).is_some();
     if bias {
-        cx.constant(2)?;
+        cx.fixed(2)?;
     }
     let b = if bias { Some(cx.f32(2)?) } else { None };
-    let p = ConvTransposeProblem::new(cx.op, &x, &w, b.as_deref()).ok()?;
-    let begins: Vec<usize> = p.pad_begin.iter().map(|v| usize::try_from(*v).ok()).collect::<Option<_>>()?;
+    let p = ConvTransposeProblem::new(cx.op, &x, &w, b.as_deref())?;
+    let begins: Option<Vec<usize>> = p.pad_begin.iter().map(|v| usize::try_from(*v).ok()).collect();
+    let begins = begins
+        .ok_or_else(|| Declined::new("pads", format!("{:?}", p.pad_begin), "0 or more at each begin"))?;
     if p.out_shape() != cx.shape(y) {
-        return None;
+        return Err(cx.other_shape(y));
     }
     let node = ConvNode {
         kernel: three(&p.window.kernel_shape, 1)?,
@@ -64,5 +67,5 @@ pub(super) fn conv_transpose(cx: &mut Cx<'_>) -> Option<()> {
     };
     let inputs = vec![cx.input(0), cx.input(1), cx.input(2)];
     cx.push(Kind::Conv(node), inputs.into_iter().filter(Option::is_some).collect(), y);
-    Some(())
+    Ok(())
 }

@@ -1,18 +1,19 @@
 //! Elementwise operators: a table from operators to expressions.
-use super::Cx;
+use super::{Cx, Lowered};
+use crate::declined::Declined;
 use crate::kernels::activation::Activation;
 use crate::kernels::ew::{Binary, Expr, Ins, MAX_INPUTS, Unary};
 use crate::plan::ir::Vx;
 use fcc_ir::{OpNode, ops};
 
-pub(super) fn elementwise(cx: &mut Cx<'_>) -> Option<()> {
+pub(super) fn elementwise(cx: &mut Cx<'_>) -> Lowered {
     let y = cx.only_out()?;
-    let out = cx.program.val(y).f32_shape()?.to_vec();
+    let out = cx.f32_value(y, "output")?;
     if let Some(expr) = one_input(cx) {
-        let x = cx.input(0)?;
+        let x = cx.need(0)?;
         cx.f32(0)?;
         cx.push_ew(expr, vec![x], y);
-        return Some(());
+        return Ok(());
     }
     let fold = match cx.op.op_type.as_str() {
         "Add" | "Sum" => Binary::Add,
@@ -23,23 +24,31 @@ pub(super) fn elementwise(cx: &mut Cx<'_>) -> Option<()> {
         "Max" => Binary::Max,
         "PRelu" => Binary::PRelu,
         "Pow" => return power(cx),
-        _ => return None,
+        _ => return Err(cx.no_kernel()),
     };
     // before opset 7 the second input is broadcast only when asked, from an axis
     if cx.op.version < 7 && cx.op.attrs.get("axis").is_some() {
-        return None;
+        return Err(Declined::new(
+            "axis",
+            "a broadcast from an axis (opset 6 and before)",
+            "broadcasting from the last axis",
+        ));
     }
-    let inputs: Vec<Vx> = cx.inputs.iter().copied().collect::<Option<_>>()?;
+    let inputs: Vec<Vx> = (0..cx.inputs.len()).map(|i| cx.need(i)).collect::<Result<_, _>>()?;
     if inputs.is_empty() || inputs.len() > MAX_INPUTS {
-        return None;
+        return Err(Declined::new("inputs", inputs.len(), format!("1 to {MAX_INPUTS}")));
     }
     let mut expr = Expr::default();
     let mut kept = vec![];
     let mut last = None;
     for v in inputs {
-        let shape = cx.program.val(v).f32_shape()?;
-        if !broadcasts(shape, &out) {
-            return None;
+        let shape = cx.f32_value(v, "input")?;
+        if !broadcasts(&shape, &out) {
+            return Err(Declined::new(
+                "input",
+                format!("shape {shape:?}"),
+                format!("one that stretches to {out:?}"),
+            ));
         }
         let at = operand(cx, &mut expr, &mut kept, v);
         last = Some(match last {
@@ -51,10 +60,10 @@ pub(super) fn elementwise(cx: &mut Cx<'_>) -> Option<()> {
         });
     }
     if kept.is_empty() {
-        return None;
+        return Err(Declined::new("inputs", "constants of one element", "a value that a run gives"));
     }
     cx.push_ew(expr, kept, y);
-    Some(())
+    Ok(())
 }
 
 /// A constant of one element becomes part of the expression, any other value an input.
@@ -81,18 +90,18 @@ pub(crate) fn broadcasts(shape: &[usize], out: &[usize]) -> bool {
 }
 
 /// `Pow` with a constant exponent that products and roots give.
-fn power(cx: &mut Cx<'_>) -> Option<()> {
-    let (x, y) = (cx.input(0)?, cx.only_out()?);
+fn power(cx: &mut Cx<'_>) -> Lowered {
+    let (x, y) = (cx.need(0)?, cx.only_out()?);
     cx.f32(0)?;
-    let t = cx.constant(1)?;
+    let t = cx.fixed(1)?;
     let exponent = match t.dtype() {
-        _ if t.len() != 1 => return None,
-        fcc_ir::DType::F32 => f64::from(*t.as_slice::<f32>().ok()?.first()?),
-        _ => *t.to_i64s().ok()?.first()? as f64,
+        _ if t.len() != 1 => return Err(Declined::new("exponent", format!("{} elements", t.len()), "one")),
+        fcc_ir::DType::F32 => t.as_slice::<f32>()?.first().map_or(f64::NAN, |v| f64::from(*v)),
+        _ => t.to_i64s()?.first().map_or(f64::NAN, |v| *v as f64),
     };
     let out = cx.shape(y);
     if cx.shape(x).len() != out.len() {
-        return None;
+        return Err(Declined::new("rank of x", cx.shape(x).len(), out.len()));
     }
     let (square, mul) = (Ins::Binary(Binary::Mul, 0, 0), |a, b| Ins::Binary(Binary::Mul, a, b));
     let x0 = Ins::Input(0);
@@ -103,10 +112,10 @@ fn power(cx: &mut Cx<'_>) -> Option<()> {
         4.0 => vec![x0, square, mul(1, 1)],
         0.5 => vec![x0, Ins::Unary(Unary::Sqrt, 0)],
         -1.0 => vec![x0, Ins::Unary(Unary::Reciprocal, 0)],
-        _ => return None,
+        _ => return Err(Declined::new("exponent", exponent, "1, 2, 3, 4, 0.5 or -1")),
     };
     cx.push_ew(Expr { code }, vec![x], y);
-    Some(())
+    Ok(())
 }
 
 /// The expression of an operator of one f32 input.

@@ -1,8 +1,8 @@
 //! From operators to the kinds of node that there are kernels for: one module for each family, one match from the
 //! operator to its lowering.
 //!
-//! A lowering looks at the types and constants of one node and pushes nodes onto the program, or returns `None`: the
-//! interpreter computes the node then. It never changes what is there already.
+//! A lowering looks at the types and constants of one node and pushes nodes onto the program, or declines with what was
+//! in the way: the interpreter computes the node then. It never changes what is there already.
 mod conv;
 mod elementwise;
 mod gemm;
@@ -11,9 +11,10 @@ mod norm;
 mod pool;
 mod view;
 
+use crate::declined::Declined;
 use crate::kernels::ew::Expr;
 use crate::plan::ir::{Kind, Node, Program, Vx};
-use fcc_ir::{NodeId, OpNode, Tensor};
+use fcc_ir::{DType, NodeId, OpNode, Tensor};
 
 /// What a lowering sees.
 pub(crate) struct Cx<'a> {
@@ -25,15 +26,19 @@ pub(crate) struct Cx<'a> {
     pub origin: NodeId,
 }
 
-/// Lowers one node: `None` leaves it to the interpreter.
-pub(crate) fn lower(cx: &mut Cx<'_>) -> Option<()> {
+/// What came of a lowering: nodes on the program, or why not.
+pub(crate) type Lowered = Result<(), Declined>;
+
+/// Lowers one node; where it declines, the interpreter computes the node.
+pub(crate) fn lower(cx: &mut Cx<'_>) -> Lowered {
     if !(cx.op.domain.is_empty() || cx.op.domain == "ai.onnx") || cx.op.op == fcc_ir::Op::Opaque {
-        return None;
+        return Err(cx.no_kernel());
     }
     // a value without elements is nobody's hot path, and no kernel has to think of it
-    let empty = |v: &Vx| cx.program.val(*v).dense.as_ref().is_none_or(|d| d.1.contains(&0));
-    if cx.outputs.iter().flatten().any(empty) {
-        return None;
+    for v in cx.outputs.iter().flatten() {
+        if cx.dense(*v)?.1.contains(&0) {
+            return Err(Declined::new(cx.named("output", *v), "no elements", "at least one"));
+        }
     }
     match cx.op.op_type.as_str() {
         "Conv" => conv::conv(cx),
@@ -69,19 +74,55 @@ impl Cx<'_> {
     fn input(&self, i: usize) -> Option<Vx> {
         self.inputs.get(i).copied().flatten()
     }
-    fn out(&self) -> Option<Vx> {
-        self.outputs.first().copied().flatten()
+    /// An input that must be there.
+    fn need(&self, i: usize) -> Result<Vx, Declined> {
+        self.input(i).ok_or_else(|| Declined::new(format!("input {i}"), "none", "a value"))
     }
     /// The only output, where the node has no other.
-    fn only_out(&self) -> Option<Vx> {
-        if self.outputs.iter().skip(1).any(Option::is_some) { None } else { self.out() }
+    fn only_out(&self) -> Result<Vx, Declined> {
+        let used = self.outputs.iter().flatten().count();
+        let first = self.outputs.first().copied().flatten().filter(|_| used == 1);
+        first.ok_or_else(|| Declined::new("outputs", format!("{used} in use"), "the first alone"))
+    }
+    /// Element type and extents of a dense value.
+    fn dense(&self, v: Vx) -> Result<(DType, Vec<usize>), Declined> {
+        let val = self.program.val(v);
+        let need = "a dense tensor of known shape";
+        val.dense.clone().ok_or_else(|| Declined::new(self.named("value", v), &val.ty, need))
     }
     /// Extents of an f32 input.
-    fn f32(&self, i: usize) -> Option<Vec<usize>> {
-        self.program.val(self.input(i)?).f32_shape().map(<[usize]>::to_vec)
+    fn f32(&self, i: usize) -> Result<Vec<usize>, Declined> {
+        self.f32_value(self.need(i)?, &format!("input {i}"))
+    }
+    /// Extents of an f32 value, which the reason calls `what`.
+    fn f32_value(&self, v: Vx, what: &str) -> Result<Vec<usize>, Declined> {
+        let val = self.program.val(v);
+        let shape = val.f32_shape().map(<[usize]>::to_vec);
+        shape.ok_or_else(|| Declined::new(self.named(what, v), &val.ty, "float of known shape"))
     }
     fn constant(&self, i: usize) -> Option<&Tensor> {
         self.program.constant_of(self.input(i)?)
+    }
+    /// An input that must be the same in every run.
+    fn fixed(&self, i: usize) -> Result<&Tensor, Declined> {
+        let v = self.need(i)?;
+        let got = "a value that a run gives";
+        let tensor = self.program.constant_of(v);
+        tensor.ok_or_else(|| Declined::new(self.named(&format!("input {i}"), v), got, "a constant"))
+    }
+    fn named(&self, what: &str, v: Vx) -> String {
+        format!("{what} `{}`", self.program.val(v).name)
+    }
+    /// Nothing here computes such an operator.
+    fn no_kernel(&self) -> Declined {
+        let domain = if self.op.domain.is_empty() { "" } else { &format!("{}.", self.op.domain) };
+        let inputs = self.inputs.iter().flatten().map(|v| self.program.val(*v).ty.to_string());
+        let got = format!("{domain}{} of {}", self.op.op_type, inputs.collect::<Vec<_>>().join(", "));
+        Declined::new("operator", got, "one that there is a kernel for")
+    }
+    /// The operator's attributes make another shape than inference found.
+    fn other_shape(&self, y: Vx) -> Declined {
+        Declined::new(self.named("output", y), "another shape", format!("{:?}", self.program.shape(y)))
     }
     fn shape(&self, v: Vx) -> Vec<usize> {
         self.program.shape(v).to_vec()
@@ -98,19 +139,24 @@ impl Cx<'_> {
     fn push_ew(&mut self, expr: Expr, inputs: Vec<Vx>, out: Vx) {
         self.push(Kind::Ew(expr), inputs.into_iter().map(Some).collect(), out);
     }
-    /// The elements of a constant list of integers; `Ok(None)` where the input is absent.
-    fn list(&self, i: usize) -> Option<Option<Vec<i64>>> {
+    /// The elements of a constant list of integers; `None` where the input is absent.
+    fn list(&self, i: usize) -> Result<Option<Vec<i64>>, Declined> {
         match self.input(i) {
-            None => Some(None),
-            Some(v) => Some(Some(self.program.constant_of(v)?.to_i64s().ok()?)),
+            None => Ok(None),
+            Some(_) => self.some_list(i).map(Some),
         }
+    }
+    /// The elements of a constant list of integers.
+    fn some_list(&self, i: usize) -> Result<Vec<i64>, Declined> {
+        Ok(self.fixed(i)?.to_i64s()?)
     }
 }
 
 /// `[D, H, W]` of a list of up to three, with `fill` in front.
-pub(crate) fn three(list: &[usize], fill: usize) -> Option<[usize; 3]> {
+pub(crate) fn three(list: &[usize], fill: usize) -> Result<[usize; 3], Declined> {
     let mut out = [fill; 3];
-    let at = 3usize.checked_sub(list.len())?;
+    let at = 3usize.checked_sub(list.len());
+    let at = at.ok_or_else(|| Declined::new("spatial axes", list.len(), "3 at most"))?;
     out[at..].copy_from_slice(list);
-    Some(out)
+    Ok(out)
 }

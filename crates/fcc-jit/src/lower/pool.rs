@@ -1,17 +1,18 @@
 //! Pooling: windows, and whole planes.
-use super::{Cx, three};
+use super::{Cx, Lowered, three};
+use crate::declined::Declined;
 use crate::plan::ir::{Kind, PoolKind, PoolNode};
 use fcc_ir::ops::pool::{PoolProblem, count_include_pad};
 
-pub(super) fn pool(cx: &mut Cx<'_>) -> Option<()> {
+pub(super) fn pool(cx: &mut Cx<'_>) -> Lowered {
     let (x, y) = (cx.f32(0)?, cx.only_out()?);
-    let p = PoolProblem::new(cx.op, &x).ok()?;
+    let p = PoolProblem::new(cx.op, &x)?;
     if p.out_shape() != cx.shape(y) {
-        return None;
+        return Err(cx.other_shape(y));
     }
     let kind = match cx.op.op_type.as_str() {
         "MaxPool" => PoolKind::Max,
-        _ => PoolKind::Average { include_pad: count_include_pad(cx.op).ok()? },
+        _ => PoolKind::Average { include_pad: count_include_pad(cx.op)? },
     };
     let begins: Vec<usize> = p.axes.iter().map(|a| a.pad_begin).collect();
     let ends: Vec<usize> = p.axes.iter().map(|a| a.pad_end).collect();
@@ -25,19 +26,19 @@ pub(super) fn pool(cx: &mut Cx<'_>) -> Option<()> {
     };
     let x = cx.input(0);
     cx.push(Kind::Pool(node), vec![x], y);
-    Some(())
+    Ok(())
 }
 
-pub(super) fn global(cx: &mut Cx<'_>) -> Option<()> {
+pub(super) fn global(cx: &mut Cx<'_>) -> Lowered {
     let (x, y) = (cx.f32(0)?, cx.only_out()?);
     let kind = match cx.op.op_type.as_str() {
         "GlobalMaxPool" => PoolKind::Max,
         _ => PoolKind::Average { include_pad: false },
     };
     if !(3..=5).contains(&x.len()) {
-        return None;
+        return Err(Declined::new("rank", x.len(), "3 to 5"));
     }
     let x = cx.input(0);
     cx.push(Kind::GlobalPool(kind), vec![x], y);
-    Some(())
+    Ok(())
 }

@@ -1,8 +1,10 @@
 //! From a specialised graph to a plan: constants are folded, the graph is cut where shapes depend on data.
 use super::emit::Stop;
 use super::fuse::fuse;
-use super::ir::{Kind, Node, Program, Val, Vx};
+use super::info::NodeInfo;
+use super::ir::{Kind, Node, Origin, Program, Val, Vx};
 use super::{Plan, Tail};
+use crate::declined::Declined;
 use crate::lower::{Cx, lower};
 use crate::segment::{Segment, Shared};
 use fcc_ir::infer::Facts;
@@ -29,11 +31,12 @@ impl Plan {
     ) -> Result<Plan> {
         let split = split(&graph, facts)?;
         // nodes that turn out to have no kernel are left to the interpreter, and the rest is planned again
-        let mut denied: HashSet<NodeId> = HashSet::new();
+        let mut denied: HashMap<NodeId, Declined> = HashMap::new();
         loop {
             match Plan::attempt(&graph, slots, facts, shared, &split, &denied, plain) {
-                Err(Stop::NoKernel(nodes, _)) if nodes.iter().any(|n| !denied.contains(n)) => {
-                    denied.extend(nodes)
+                Err(Stop::NoKernel(nodes, why)) if nodes.iter().any(|n| !denied.contains_key(n)) => {
+                    let why = Declined::new("kernel", why, "a problem that there is a kernel for");
+                    denied.extend(nodes.into_iter().map(|n| (n, why.clone())));
                 }
                 Err(Stop::NoKernel(_, why)) => return Ok(Plan::interpreted(why)),
                 Err(Stop::Error(e)) => return Err(e),
@@ -48,7 +51,7 @@ impl Plan {
         facts: &Facts,
         shared: &Arc<Shared>,
         split: &Split,
-        denied: &HashSet<NodeId>,
+        denied: &HashMap<NodeId, Declined>,
         plain: bool,
     ) -> Result<Plan, Stop> {
         let mut builder =
@@ -170,7 +173,7 @@ struct Builder<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
     shared: &'a Shared,
-    denied: &'a HashSet<NodeId>,
+    denied: &'a HashMap<NodeId, Declined>,
     program: Program,
     map: HashMap<ValueId, Vx>,
 }
@@ -211,7 +214,9 @@ impl Builder<'_> {
 
     fn operator(&mut self, id: NodeId) -> Result<()> {
         let Some(op) = self.graph.op(id) else { return Ok(()) };
+        self.origin(id, op);
         if let Some(folded) = self.fold(id, op) {
+            self.origin_mut(id, |o| o.constant = true);
             for (v, tensor) in self.graph.values_of(id).collect::<Vec<_>>().into_iter().zip(folded) {
                 self.value(v, Some(tensor));
             }
@@ -231,7 +236,15 @@ impl Builder<'_> {
             .collect();
         let outputs: Vec<Option<Vx>> = outputs;
         let place = self.graph.place(id);
-        if self.shared.options.kernels && captures.is_empty() && !self.denied.contains(&id) {
+        let declined = if !self.shared.options.kernels {
+            Declined::new("kernels", "switched off", "on")
+        } else if !captures.is_empty() {
+            Declined::new("subgraphs", format!("{} values of the graph around them", captures.len()), "none")
+        } else if call_target(op, &self.shared.functions).is_some() {
+            Declined::new("operator", "a function of the model", "one that there is a kernel for")
+        } else if let Some(why) = self.denied.get(&id) {
+            why.clone()
+        } else {
             // outputs that are listed and not read hinder no kernel
             let read = |v: &Option<Vx>, i: usize| {
                 v.filter(|_| self.graph.use_count(ValueId { node: id, output: i as u32 }) > 0)
@@ -245,13 +258,30 @@ impl Builder<'_> {
                 place: &place,
                 origin: id,
             };
-            if call_target(op, &self.shared.functions).is_none() && lower(&mut cx).is_some() {
-                return Ok(());
+            match lower(&mut cx) {
+                Ok(()) => return Ok(()),
+                Err(why) => why,
             }
-        }
+        };
+        self.origin_mut(id, |o| o.declined = Some(declined));
         let kind = Kind::Interpret { op: Box::new(op.clone()), captures: captures.len() };
         self.program.nodes.push(Node { place, kind, inputs, outputs, origins: vec![id] });
         Ok(())
+    }
+
+    /// Notes an operator for explanations.
+    fn origin(&mut self, id: NodeId, op: &fcc_ir::OpNode) {
+        let node = self.graph.node(id);
+        let first = node.outputs().first().map_or("", |o| &o.name);
+        let name = if node.name.is_empty() { first } else { &node.name };
+        let info = NodeInfo { name: name.to_string(), op_type: op.op_type.clone() };
+        let order = self.program.origins.len();
+        self.program.origins.insert(id, Origin { info, order, constant: false, declined: None });
+    }
+    fn origin_mut(&mut self, id: NodeId, change: impl FnOnce(&mut Origin)) {
+        if let Some(origin) = self.program.origins.get_mut(&id) {
+            change(origin);
+        }
     }
 
     /// The outputs that are there, if they are the same in every run and not too large to keep.

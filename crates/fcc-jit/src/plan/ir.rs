@@ -1,9 +1,12 @@
 //! What a specialised graph becomes before code is made: values of known shape, and nodes whose kind says how they
 //! will be computed. Passes rewrite it; it is private to compilation.
+use super::info::NodeInfo;
+use crate::declined::Declined;
 use crate::kernels::activation::Activation;
 use crate::kernels::ew::Expr;
 use crate::kernels::rows::Fold;
-use fcc_ir::{DType, OpNode, Tensor, ValueType, elem_count};
+use fcc_ir::{DType, NodeId, OpNode, Tensor, ValueType, elem_count};
+use std::collections::HashMap;
 
 /// A value of a [`Program`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -178,6 +181,18 @@ impl Node {
     }
 }
 
+/// An operator of the graph: what explanations say of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub info: NodeInfo,
+    /// Its place in the graph's order.
+    pub order: usize,
+    /// Whether its results are the same in every run.
+    pub constant: bool,
+    /// Why it is left to the interpreter, if it is.
+    pub declined: Option<Declined>,
+}
+
 /// A specialised region: nodes in an order in which producers come first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Program {
@@ -187,6 +202,8 @@ pub(crate) struct Program {
     pub inputs: Vec<Vx>,
     /// Values the caller wants: outputs of the graph and what the next region needs.
     pub outputs: Vec<Vx>,
+    /// The operators that it was made from.
+    pub origins: HashMap<NodeId, Origin>,
 }
 
 impl Program {

@@ -2,6 +2,7 @@
 mod build;
 mod emit;
 mod fuse;
+mod info;
 pub(crate) mod ir;
 mod memory;
 mod print;
@@ -11,10 +12,11 @@ use crate::aligned::AlignedF32;
 use crate::module::{self, Code};
 use crate::segment::Segment;
 use fcc_ir::{DType, Error, OpNode, Result, Value, ValueType};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+pub use info::{NodeInfo, PlanInfo, StepInfo, Work};
 pub(crate) use run::Outcome;
-pub use run::Profile;
+pub use run::{Profile, ProfiledStep};
 
 /// Where bytes lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +62,7 @@ pub(crate) enum Const {
 /// One thing to do.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// The node, as errors call it.
-    pub place: String,
+    pub info: Arc<StepInfo>,
     pub action: Action,
     /// Slots that nothing reads afterwards.
     pub free: Vec<u32>,
@@ -86,9 +87,6 @@ pub(crate) struct Interpret {
 /// A step that machine code computes.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub name: String,
-    pub flops: u64,
-    pub tasks: usize,
     pub step: module::Step,
     pub args: Vec<Arg>,
     /// The operand that the kernel may set to say that its result is not to be used.
@@ -114,6 +112,7 @@ pub(crate) struct Tail {
 pub struct Plan {
     /// Why the whole is left to the interpreter, if it is.
     interpreted: Option<String>,
+    info: PlanInfo,
     pub(crate) steps: Vec<Step>,
     pub(crate) consts: Vec<Const>,
     pub(crate) n_slots: usize,
@@ -134,6 +133,7 @@ impl Plan {
     pub(crate) fn interpreted(why: impl Into<String>) -> Plan {
         Plan {
             interpreted: Some(why.into()),
+            info: PlanInfo::default(),
             steps: vec![],
             consts: vec![],
             n_slots: 0,
@@ -146,6 +146,18 @@ impl Plan {
         }
     }
 
+    /// The steps, those of later regions left out.
+    pub fn steps(&self) -> impl Iterator<Item = &StepInfo> {
+        self.steps.iter().map(|s| &*s.info)
+    }
+    /// What becomes of nodes that no step computes, and what the plan holds in memory.
+    pub fn info(&self) -> &PlanInfo {
+        &self.info
+    }
+    /// Why the whole is left to the interpreter, if it is.
+    pub fn interpreted_whole(&self) -> Option<&str> {
+        self.interpreted.as_deref()
+    }
     /// Number of steps, those of later regions left out.
     pub fn step_count(&self) -> usize {
         self.steps.len()
@@ -155,7 +167,7 @@ impl Plan {
     pub fn interpreted_steps(&self) -> Vec<&str> {
         let whole = self.interpreted.as_deref();
         let steps = self.steps.iter().filter(|s| matches!(s.action, Action::Interpret(_)));
-        whole.into_iter().chain(steps.map(|s| s.place.as_str())).collect()
+        whole.into_iter().chain(steps.map(|s| s.info.place.as_str())).collect()
     }
     /// Whether the plan ends where a shape depends on data; what follows is planned when its shapes are first seen.
     pub fn is_cut(&self) -> bool {
@@ -190,7 +202,7 @@ impl Plan {
                     let got =
                         format!("bytes {} to {} of {room}", arg.offset, arg.offset.saturating_add(arg.bytes));
                     return Err(Error::mismatch(
-                        format!("{}: operand of {}", step.place, run.name),
+                        format!("{}: operand of {}", step.info.place, step.info.kernel),
                         got,
                         "inside",
                     ));

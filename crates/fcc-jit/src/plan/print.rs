@@ -53,13 +53,13 @@ impl fmt::Display for Plan {
                     }
                 }
                 Action::Run(r) => {
-                    write!(f, "{}: {}", r.name, list(&r.args))?;
-                    if r.tasks > 1 {
-                        write!(f, " in {} tasks", r.tasks)?;
+                    write!(f, "{}: {}", step.info.kernel, list(&r.args))?;
+                    if step.info.tasks > 1 {
+                        write!(f, " in {} tasks", step.info.tasks)?;
                     }
                 }
             }
-            writeln!(f, "  // {}", step.place)?;
+            writeln!(f, "  // {}", step.info.place)?;
         }
         writeln!(f, "arena of {} bytes", self.arena_bytes)?;
         writeln!(f, "outputs {}", list(&self.outputs))?;

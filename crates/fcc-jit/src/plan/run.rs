@@ -1,10 +1,11 @@
 //! Running a plan.
-use super::{Action, Arg, At, Const, Interpret, Output, Plan, Run, Src};
+use super::{Action, Arg, At, Const, Interpret, Output, Plan, Run, Src, Step, StepInfo};
 use crate::aligned::AlignedF32;
-use crate::module::Buffer;
+use crate::module::{Buffer, TaskSpan, Tasks};
 use crate::segment::{Shared, lock};
 use fcc_ir::interp::eval_op;
 use fcc_ir::{At as _, Bytes, Error, Result, Tensor, Value, ValueType};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How a run of a plan ended.
@@ -19,10 +20,47 @@ pub(crate) enum Outcome {
 }
 
 /// How long each step of a run took.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Profile {
-    /// By step: its place, its kernel (or `interpret` and the operator), floating-point operations, time.
-    pub steps: Vec<(String, String, u64, Duration)>,
+    /// The steps in order, those of later regions too.
+    pub steps: Vec<ProfiledStep>,
+    /// When the run began.
+    begin: Instant,
+    /// Whether the tasks of steps are timed.
+    tasks: bool,
+}
+
+/// A step of a run.
+#[derive(Debug, Clone)]
+pub struct ProfiledStep {
+    /// What it does.
+    pub info: Arc<StepInfo>,
+    /// When it began, from the beginning of the run.
+    pub start: Duration,
+    /// How long it took.
+    pub time: Duration,
+    /// When its tasks ran, where that was asked for, from the beginning of the run.
+    pub tasks: Vec<TaskSpan>,
+}
+
+impl Profile {
+    /// A profile that begins now.
+    pub(crate) fn new(tasks: bool) -> Profile {
+        Profile { steps: vec![], begin: Instant::now(), tasks }
+    }
+    /// A log for the tasks of a step, if they are timed.
+    fn log(&self, step: &Step) -> Option<Tasks> {
+        self.tasks.then(|| Tasks::new(self.begin, step.info.tasks))
+    }
+    fn add(&mut self, info: Arc<StepInfo>, start: Instant, tasks: Option<Tasks>) {
+        let time = start.elapsed();
+        let tasks = tasks.map(Tasks::spans).unwrap_or_default();
+        self.steps.push(ProfiledStep { info, start: start - self.begin, time, tasks });
+    }
+    /// Adds a stretch in which the interpreter computed a whole region.
+    pub(crate) fn add_interpreted(&mut self, why: &str, start: Instant) {
+        self.add(Arc::new(StepInfo::whole(why)), start, None);
+    }
 }
 
 /// The memory of a run in progress.
@@ -52,12 +90,14 @@ impl Plan {
         let mut frame = self.frame(given);
         for step in &self.steps {
             let start = profile.is_some().then(Instant::now);
+            let tasks = profile.as_ref().and_then(|p| p.log(step));
             let surprise = match &step.action {
                 Action::Interpret(i) => {
-                    self.interpret_step(i, shared, &mut frame).at(|| step.place.clone())?
+                    self.interpret_step(i, shared, &mut frame).at(|| step.info.place.clone())?
                 }
                 Action::Run(r) => {
-                    if self.kernel_step(r, shared, &mut frame).at(|| step.place.clone())? {
+                    let run = self.kernel_step(r, shared, &mut frame, tasks.as_ref());
+                    if run.at(|| step.info.place.clone())? {
                         lock(&self.arenas).push(frame.arena);
                         return Ok(Outcome::Flagged);
                     }
@@ -65,17 +105,13 @@ impl Plan {
                 }
             };
             if let Some(why) = surprise {
-                return Ok(Outcome::Surprise(format!("{}: {why}", step.place)));
+                return Ok(Outcome::Surprise(format!("{}: {why}", step.info.place)));
             }
             for slot in &step.free {
                 frame.slots[*slot as usize] = None;
             }
             if let (Some(p), Some(start)) = (profile.as_deref_mut(), start) {
-                let (name, flops) = match &step.action {
-                    Action::Interpret(i) => (format!("interpret {}", i.op.op_type), 0),
-                    Action::Run(r) => (r.name.clone(), r.flops),
-                };
-                p.steps.push((step.place.clone(), name, flops, start.elapsed()));
+                p.add(step.info.clone(), start, tasks);
             }
         }
         let outputs = self
@@ -192,7 +228,13 @@ impl Plan {
     }
 
     /// Runs a kernel; true if it raised its flag.
-    fn kernel_step(&self, run: &Run, shared: &Shared, frame: &mut Frame) -> Result<bool> {
+    fn kernel_step(
+        &self,
+        run: &Run,
+        shared: &Shared,
+        frame: &mut Frame,
+        tasks: Option<&Tasks>,
+    ) -> Result<bool> {
         let flag = run.flag.and_then(|f| run.args.get(f)).filter(|f| f.at == At::Arena).map(|f| f.offset / 4);
         if let Some(word) = flag.and_then(|f| frame.arena.get_mut(f)) {
             *word = 0.0;
@@ -232,7 +274,7 @@ impl Plan {
         // output or constant, `bytes` that it lies inside a slot's tensor; kernels write only their own outputs, which
         // emission gives a buffer in the arena or an output that no other operand of the step overlaps (buffers alive
         // in one step do not overlap, see `memory::place`). The frame is this run's own, so no other thread has it.
-        unsafe { run.step.run(&shared.pool, buffers) }.map_err(Error::from)?;
+        unsafe { run.step.run_logged(&shared.pool, buffers, tasks) }.map_err(Error::from)?;
         Ok(flag.and_then(|f| frame.arena.get(f)).is_some_and(|word| word.to_bits() != 0))
     }
 }

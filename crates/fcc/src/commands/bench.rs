@@ -3,14 +3,14 @@ use super::common::load;
 use super::inputs::InputArgs;
 use super::out::{Out, grouped};
 use super::progress::Progress;
-use super::{EngineArg, Failure, ThreadsArg};
+use super::{CompileArgs, EngineArg, Failure};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Measure how long a model takes to load, compile and run
 ///
-/// Runs for about two seconds unless --runs is given; the first run is measured apart. Times are wall-clock
+/// Runs for about --seconds unless --runs is given; the first run is measured apart. Times are wall-clock
 /// milliseconds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -25,8 +25,11 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     engine: EngineArg,
     #[command(flatten)]
-    threads: ThreadsArg,
-    /// Number of runs after the first [default: as many as fit in two seconds, at least 5]
+    compile: CompileArgs,
+    /// About how long to measure; there are 5 runs at least
+    #[arg(long, value_name = "S", default_value_t = 2.0, conflicts_with = "runs", value_parser = seconds)]
+    seconds: f64,
+    /// Number of runs after the first [default: as many as fit in --seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
     /// Print {"load_ms","compile_ms","first_run_ms","median_ms","min_ms","runs","peak_rss_bytes"}
@@ -34,9 +37,13 @@ pub struct Args {
     json: bool,
 }
 
-const BUDGET: Duration = Duration::from_secs(2);
 const LEAST_RUNS: usize = 5;
 const MOST_RUNS: usize = 100_000;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|v| (0.0..=3600.0).contains(v));
+    value.ok_or_else(|| format!("got `{text}`, wanted 0 to 3600 seconds"))
+}
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
@@ -47,12 +54,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
     progress.show(|| "compiling".into());
     let engine = fcc::Engine::from(args.engine);
-    let options = args.threads.options();
+    let options = args.compile.options();
     let (runner, compile_ms) = timed(|| engine.prepare(&model, &options));
     let runner = runner.map_err(in_file)?;
     progress.show(|| "first run".into());
     let (first, first_run_ms) = timed(|| runner.run(&values));
     first.map_err(in_file)?;
+    let budget = Duration::from_secs_f64(args.seconds);
     let mut times = vec![];
     let start = Instant::now();
     loop {
@@ -61,7 +69,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         times.push(ms);
         let done = match args.runs {
             Some(n) => times.len() >= n as usize,
-            None => times.len() >= MOST_RUNS || (times.len() >= LEAST_RUNS && start.elapsed() >= BUDGET),
+            None => times.len() >= MOST_RUNS || (times.len() >= LEAST_RUNS && start.elapsed() >= budget),
         };
         if done {
             break;

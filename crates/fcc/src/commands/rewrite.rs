@@ -1,8 +1,8 @@
 //! `fcc rewrite`: rules over a model, checked, and the result as a file.
-use super::Failure;
 use super::common::{SetArg, load, not_the_same};
 use super::out::{Out, warn};
 use super::progress::Progress;
+use super::{CompileArgs, Failure};
 use fcc_ir::interp::{self, Values};
 use fcc_ir::text::{PrintOptions, print};
 use fcc_ir::{Bindings, Model};
@@ -43,6 +43,8 @@ pub struct Args {
     /// Do not verify where no --rule is given
     #[arg(long, conflicts_with = "verify")]
     no_verify: bool,
+    #[command(flatten)]
+    compile: CompileArgs,
     /// Write what was rewritten and declined, one row a node
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
@@ -84,7 +86,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let report = rewrite(&mut model, &passes, args.budget).map_err(in_file)?;
     progress.show(|| "verifying".into());
     let verified = match &original {
-        Some(original) => compare(original, &model),
+        Some(original) => compare(original, &model, &args.compile.options()),
         None => Verified::NotAsked,
     };
     progress.clear();
@@ -148,12 +150,13 @@ fn rewrite(model: &mut Model, passes: &[Pass], budget: u64) -> fcc_ir::Result<Re
 }
 
 /// Runs whole models: compiled where that works, else in the interpreter.
-fn engine(model: &Model, inputs: &Values) -> fcc_ir::Result<Values> {
-    let compiled = fcc_jit::compile(model, &fcc_jit::Options::default()).and_then(|c| c.run(inputs));
+fn engine(model: &Model, inputs: &Values, options: &fcc_jit::Options) -> fcc_ir::Result<Values> {
+    let compiled = fcc_jit::compile(model, options).and_then(|c| c.run(inputs));
     compiled.or_else(|_| interp::run(model, inputs))
 }
 
-fn compare(original: &Model, rewritten: &Model) -> Verified {
+fn compare(original: &Model, rewritten: &Model, options: &fcc_jit::Options) -> Verified {
+    let engine = |model: &Model, inputs: &Values| engine(model, inputs, options);
     let options = verify::Options { engine: Some(&engine), bindings: Bindings::new(), ..Default::default() };
     match verify::compare(original, rewritten, &options) {
         Ok(comparison) => Verified::Compared(comparison),

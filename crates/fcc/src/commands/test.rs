@@ -1,7 +1,7 @@
 //! `fcc test`: runs ONNX test-case folders.
 use super::out::Out;
 use super::progress::Progress;
-use super::{EngineArg, Failure, ThreadsArg};
+use super::{CompileArgs, EngineArg, Failure};
 use fcc::cases::{self, Outcome, Status};
 use serde_json::json;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     engine: EngineArg,
     #[command(flatten)]
-    threads: ThreadsArg,
+    compile: CompileArgs,
     /// Print {"cases":[{"name","status","reason"}]}; status is passed, failed or unsupported
     #[arg(long)]
     json: bool,
@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs every case.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let options = args.threads.options();
+    let options = args.compile.options();
     let folders = cases::find(&args.folders).map_err(Failure::input)?;
     // a panic in a case is its outcome: what the hook would print has no place in between
     std::panic::set_hook(Box::new(|_| {}));

@@ -6,7 +6,7 @@ use crate::asm::Isa;
 use crate::kernels::conv::Conv;
 
 /// Bytes of weights that memory gives in the time of one vector multiply-add, when they are not in L2.
-const STREAM_BYTES: f64 = 5.0;
+const STREAM_BYTES: f64 = 3.0;
 /// What a scheme must save to be chosen over a more accurate one.
 const MARGIN: f64 = 0.93;
 
@@ -49,35 +49,57 @@ impl Winograd {
         with_stream(products as f64 * 1.03, bytes) + (transforms + calls) as f64
     }
 
-    /// The best algorithm for a convolution, `None` where the direct kernel is. `wide` allows schemes whose error is
-    /// larger than that of plain sums.
-    pub fn choose(conv: &Conv, isa: Isa, wide: bool) -> Option<Winograd> {
+    /// The time that it should take, as a share of the direct kernel's.
+    pub fn estimate(&self, isa: Isa) -> f64 {
+        self.cost(isa) / direct(&self.conv, isa)
+    }
+
+    /// The best algorithm for a convolution. `wide` allows schemes whose error is larger than that of plain sums.
+    pub fn choose(conv: &Conv, isa: Isa, wide: bool) -> Choice {
         let dims = [1, 2].map(|d| {
             let mut schemes = vec![Scheme::Direct];
-            if conv.kernel[d] > 1 {
-                schemes.push(Scheme::Two);
-                if wide {
-                    schemes.push(Scheme::Four);
-                }
+            // pairs of taps alone are no more accurate than plain sums
+            if conv.kernel[d] > 2 || (conv.kernel[d] == 2 && wide) {
+                schemes.extend(if wide { vec![Scheme::Two, Scheme::Four] } else { vec![Scheme::Two] });
             }
             schemes
         });
-        let pairs = dims[0].iter().flat_map(|y| dims[1].iter().map(move |x| [*y, *x]));
-        let mut best: (f64, Option<Winograd>) = (direct(conv, isa), None);
-        for schemes in pairs.filter(|s| *s != [Scheme::Direct; 2]) {
-            // pure pairs of taps are no more accurate than plain sums
-            let pairs_only =
-                (1..3).all(|d| conv.kernel[d].div_ceil(conv.strides[d]) <= 2 && conv.strides[d] == 1);
-            if pairs_only && !wide {
-                continue;
-            }
+        let plain = direct(conv, isa);
+        let mut best: Option<(f64, Winograd)> = None;
+        let mut fits = false;
+        for schemes in dims[0].iter().flat_map(|y| dims[1].iter().map(move |x| [*y, *x])).skip(1) {
             let Some(w) = Winograd::new(conv, isa, schemes) else { continue };
+            fits = true;
             let cost = w.cost(isa);
-            if cost < best.0 * MARGIN {
-                best = (cost, Some(w));
+            if cost < MARGIN * best.as_ref().map_or(plain, |b| b.0) {
+                best = Some((cost, w));
             }
         }
-        best.1
+        match best {
+            Some((cost, w)) => {
+                let tile = format!("{}x{}", w.y.outputs, w.x.outputs);
+                let why = format!("Winograd {tile}: {:.2} of direct sums' time by count", cost / plain);
+                Choice { winograd: Some(w), why }
+            }
+            None if fits => Choice::direct("direct: Winograd's transforms would cost more than they save"),
+            None => Choice::direct("direct: no form of Winograd for this kernel, stride, dilation or layout"),
+        }
+    }
+}
+
+/// An algorithm, and why it was chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// `None` for the direct kernel.
+    pub winograd: Option<Winograd>,
+    /// The reason, for people.
+    pub why: String,
+}
+
+impl Choice {
+    /// The direct kernel, for a reason.
+    pub fn direct(why: &str) -> Choice {
+        Choice { winograd: None, why: why.to_string() }
     }
 }
 

@@ -29,6 +29,7 @@ use crate::asm::{Asm, Isa};
 use crate::error::Result;
 use crate::module::{Access, Emitter, Kernel, Operand};
 use bilinear::{Bilinear, Scheme};
+pub use cost::Choice;
 use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
 use cranelift_frontend::FunctionBuilder;
 use cranelift_module::{FuncId, Module};

@@ -1,12 +1,13 @@
 //! Convolution and pooling.
 use super::forms::{conv_input, dense};
 use super::{Emit, Form, Loc, Stop, built, no_kernel};
+use crate::Precision;
 use crate::aligned::AlignedF32;
 use crate::kernels::conv::Conv;
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::global_pool::GlobalPool;
 use crate::kernels::lanewise;
-use crate::kernels::winograd::Winograd;
+use crate::kernels::winograd::{Choice, Winograd};
 use crate::module::Kernel;
 use crate::plan::ir::{ConvNode, Node, PoolKind, PoolNode, Vx};
 use fcc_ir::{Error, Tensor};
@@ -72,8 +73,13 @@ impl Emit<'_> {
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
             };
-            let wide = false;
-            if let Some(k) = Winograd::choose(&k, isa, wide).filter(|_| !self.plain) {
+            let wide = self.shared.options.precision == Precision::Fast;
+            let choice = match self.plain {
+                true => Choice::direct("numbers that are not finite came by: plain sums only"),
+                false => Winograd::choose(&k, isa, wide),
+            };
+            self.because(choice.why);
+            if let Some(k) = choice.winograd {
                 let kernel = built(k.build(self.code.emitter(), threads))?;
                 let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
                 let pack = move |out: &mut [f32]| job.pack_weights(isa, threads, &floats(&weights)?, out);
@@ -86,6 +92,11 @@ impl Emit<'_> {
                 (kernel, self.packed_later(elems, pack), bias)
             }
         } else {
+            let (c, m) = (xl.c / conv.group, yl.c / conv.group);
+            let cb = self.forms.cb;
+            self.because(format!(
+                "not as matrix products: channels of a group: got {c} to {m}, need multiples of {cb}"
+            ));
             let k = lanewise::GroupConv {
                 x: xl,
                 y: yl,

@@ -5,6 +5,7 @@ use crate::asm::Isa;
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::layout::BlockedLayout;
+use crate::plan::info::Work;
 use crate::plan::ir::{ConvNode, Kind, Node, Program, Vx};
 use fcc_ir::Tensor;
 use std::collections::HashMap;
@@ -282,12 +283,13 @@ impl Emit<'_> {
             self.locs.insert((v, form), loc);
             return Ok(loc);
         }
-        let _ = from;
         let to = self.make_in(v, form)?;
         let layout = to.layout.unwrap_or(want);
         let kernel = built(relayout(&have, &layout).build(self.code.emitter(), self.shared.options.threads))?;
         self.zero_halo(&to, place)?;
-        self.run(place, kernel, vec![loc, to])?;
+        let value = self.program.val(v).name.clone();
+        let work = Work::Reorder { value, from: words(from, &have), to: words(form, &layout) };
+        self.aside(work, |e| e.run(place, kernel, vec![loc, to]))?;
         Ok(to)
     }
 
@@ -313,7 +315,17 @@ impl Emit<'_> {
         let Some(layout) = to.layout.filter(|l| !l.is_tight()) else { return Ok(()) };
         let threads = self.shared.options.threads;
         let kernel = built(crate::kernels::zero::ZeroHalo { layout }.build(self.code.emitter(), threads))?;
-        self.run(place, kernel, vec![*to])
+        self.aside(Work::Border, |e| e.run(place, kernel, vec![*to]))
+    }
+}
+
+/// A form as explanations call it.
+fn words(form: Form, layout: &BlockedLayout) -> String {
+    let border = if layout.is_tight() { "" } else { " with a border" };
+    match form {
+        Form::Plain => "row-major".into(),
+        Form::Haloed => format!("row-major{border}"),
+        Form::Blocked => format!("channels in blocks of {}{border}", layout.cb),
     }
 }
 

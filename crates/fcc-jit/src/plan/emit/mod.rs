@@ -1,11 +1,13 @@
 //! From a program to the steps of a plan: each node asks for its operands in the form that its kernel wants, copies
 //! between forms are put in where that is not the form at hand, and buffers get places in the arena.
+mod about;
 mod conv;
 mod elementwise;
 mod forms;
 mod gemm;
 mod movement;
 
+use super::info::StepInfo;
 use super::ir::{Kind, Node, Program, Vx};
 use super::memory::{Request, place};
 use super::{Action, Arg, Const, Interpret, Output, Plan, Src, Step, Tail};
@@ -15,6 +17,7 @@ use crate::kernels::rows::{Normalise, Reduce};
 use crate::kernels::softmax::Softmax;
 use crate::module::{Code, Emitter, Kernel};
 use crate::segment::{Shared, lock};
+use about::About;
 use cranelift_jit::JITModule;
 use fcc_ir::{Error, NodeId, Result};
 use forms::Forms;
@@ -25,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// There is no kernel for what these nodes of the graph became: the interpreter computes them.
-    NoKernel(Vec<NodeId>, #[allow(dead_code)] String),
+    NoKernel(Vec<NodeId>, String),
     Error(Error),
 }
 
@@ -81,7 +84,7 @@ struct Buffer {
 
 /// A step whose buffers have no place yet.
 struct Draft {
-    place: String,
+    info: StepInfo,
     action: DraftAction,
 }
 
@@ -111,6 +114,7 @@ pub(crate) struct Emit<'a> {
     const_of: HashMap<Vx, u32>,
     buffers: Vec<Buffer>,
     drafts: Vec<Draft>,
+    about: About,
     n_slots: u32,
     /// Last use of each slot, by step.
     slot_last: Vec<usize>,
@@ -157,12 +161,14 @@ impl<'a> Emit<'a> {
             const_of: HashMap::new(),
             buffers: vec![],
             drafts: vec![],
+            about: About::nothing(),
             n_slots: 0,
             slot_last: vec![],
         })
     }
 
     fn node(&mut self, node: &Node) -> Result<(), Stop> {
+        self.begin(node);
         let done = match &node.kind {
             Kind::Interpret { op, captures } => self.interpret(node, op, *captures),
             Kind::View => self.view(node),
@@ -300,7 +306,8 @@ impl<'a> Emit<'a> {
             return Err(Error::invalid(why).into());
         }
         args.iter().for_each(|a| self.touch(a));
-        self.drafts.push(Draft { place: place.into(), action: DraftAction::Run { kernel, args } });
+        let info = self.kernel_info(place, &kernel);
+        self.drafts.push(Draft { info, action: DraftAction::Run { kernel, args } });
         Ok(())
     }
     /// A step that reads and writes row-major tensors.
@@ -332,11 +339,13 @@ impl<'a> Emit<'a> {
         let captures = captured.into_iter().flatten().collect();
         let outputs = node.outputs.iter().map(|v| v.map(|v| (self.slot(v), v))).collect();
         let action = DraftAction::Interpret { op: Box::new(op.clone()), inputs: reads, captures, outputs };
-        self.drafts.push(Draft { place: node.place.clone(), action });
+        let info = self.interpret_info(node, &op.op_type);
+        self.drafts.push(Draft { info, action });
         Ok(())
     }
 
     fn output(&mut self, index: usize, v: Vx) -> Result<Output, Stop> {
+        self.begin_output(v);
         let loc = self.need(v, Form::Plain, "output")?;
         self.touch(&loc);
         Ok(match loc.home {
@@ -399,6 +408,8 @@ impl Emit<'_> {
             })
             .collect();
         let (offsets, arena_bytes) = place(&requests);
+        self.note_arena_use();
+        let info = self.plan_info(&outputs, arena_bytes);
         let resolve = |mut arg: Arg| {
             if let super::At::Buffer(b) = arg.at {
                 let buffer = &self.buffers[b as usize];
@@ -445,17 +456,10 @@ impl Emit<'_> {
                     let arg = |(l, o): (&Loc, &crate::module::Operand)| resolve(Draftless::arg(*l, o.bytes));
                     let args = args.iter().zip(&kernel.operands).map(arg).collect();
                     let flag = kernel.operands.iter().position(|o| o.access == crate::module::Access::Flag);
-                    Action::Run(super::Run {
-                        flag,
-                        name: kernel.name.clone(),
-                        flops: kernel.flops,
-                        tasks: kernel.tasks,
-                        step,
-                        args,
-                    })
+                    Action::Run(super::Run { step, args, flag })
                 }
             };
-            steps.push(Step { place: std::mem::take(&mut draft.place), action, free });
+            steps.push(Step { info: Arc::new(draft.info.clone()), action, free });
         }
         let outputs: Vec<Output> = outputs
             .into_iter()
@@ -470,6 +474,7 @@ impl Emit<'_> {
         let n_slots = self.n_slots as usize;
         let plan = Plan {
             interpreted: None,
+            info,
             steps,
             consts: self.consts,
             n_slots,
