@@ -67,7 +67,7 @@ const MAX_RAGGED: usize = 32;
 /// Whether groups of `icg` to `ocg` channels are done by this kernel: those of whole blocks, and those that are large and
 /// few enough.
 pub fn dense_groups(group: usize, icg: usize, ocg: usize, cb: usize) -> bool {
-    group == 1 || whole_blocks(icg, ocg, cb) || (group <= MAX_RAGGED && 2 * icg >= cb && 2 * ocg >= cb)
+    group == 1 || whole_blocks(icg, ocg, cb) || (group <= MAX_RAGGED && icg >= 4 && 2 * ocg >= cb)
 }
 
 impl Conv {

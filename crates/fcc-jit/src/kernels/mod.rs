@@ -15,6 +15,7 @@ pub mod global_pool;
 pub mod halo;
 pub mod lanewise;
 pub mod layout;
+pub mod narrow;
 pub mod nest;
 pub mod pack;
 pub mod reorder;

@@ -1,12 +1,13 @@
 //! Convolution and pooling.
-use super::forms::{conv_input, dense};
-use super::{Emit, Form, Loc, Stop, built, no_kernel};
+use super::forms::{conv_input, dense, narrow};
+use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
 use crate::Precision;
 use crate::aligned::AlignedF32;
 use crate::kernels::conv::Conv;
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::global_pool::GlobalPool;
 use crate::kernels::lanewise;
+use crate::kernels::narrow::NarrowConv;
 use crate::kernels::winograd::{Choice, Winograd};
 use crate::module::Kernel;
 use crate::plan::ir::{ConvNode, Node, PoolKind, PoolNode, Vx};
@@ -27,7 +28,11 @@ impl Emit<'_> {
             (Some(x), Some(w), Some(y)) => (x, w, y),
             _ => return Err(missing()),
         };
-        let form = conv_input(self.program, conv, x, self.forms.blocked[x.at()], self.forms.cb);
+        let isa = self.code.isa();
+        if narrow(self.program, conv, Some(x), Some(y), isa) {
+            return self.narrow_conv(node, conv);
+        }
+        let form = conv_input(self.program, conv, node, self.forms.blocked[x.at()], isa);
         let residual = if conv.residual {
             Some(node.inputs.last().copied().flatten().ok_or_else(missing)?)
         } else {
@@ -37,7 +42,6 @@ impl Emit<'_> {
         let r = residual.map(|r| self.need(r, Form::Blocked, &node.place)).transpose()?;
         let y = self.make(y)?;
         let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(missing()) };
-        let isa = self.code.isa();
         let threads = self.shared.options.threads;
         let weights = self.program.constant_of(w).ok_or_else(missing)?;
         let weights = weights.clone();
@@ -114,6 +118,45 @@ impl Emit<'_> {
             let pack = move |out: &mut [f32]| job.pack_weights(isa, &floats(&weights)?, out);
             (kernel, self.packed_later(elems, pack), bias)
         };
+        let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
+        self.finish_conv(node, conv, kernel, packed, bias, operands)
+    }
+
+    /// A convolution of few output channels, from a row-major input with its halo to a row-major output.
+    fn narrow_conv(&mut self, node: &Node, conv: &ConvNode) -> Result<(), Stop> {
+        let (Some(x), Some(w), Some(y)) = (node.input(0), node.input(1), node.out()) else {
+            return Err(missing());
+        };
+        let residual = if conv.residual { node.inputs.last().copied().flatten() } else { None };
+        let mut x = self.need(x, Form::Haloed, &node.place)?;
+        let r = residual.map(|r| self.need(r, Form::Plain, &node.place)).transpose()?;
+        let y = self.make_in(y, Form::Plain)?;
+        let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(missing()) };
+        let two = |v: [usize; 3]| [v[1], v[2]];
+        let k = NarrowConv {
+            x: xl,
+            y: yl,
+            kernel: two(conv.kernel),
+            strides: two(conv.strides),
+            dilations: two(conv.dilations),
+            pads_begin: two(conv.pads_begin),
+            bias: conv.bias,
+            residual: r.is_some(),
+            activation: conv.activation,
+        };
+        let threads = self.shared.options.threads;
+        if let Some(copy) = k.split() {
+            self.because("the input's columns by phase of the stride");
+            let kernel = built(copy.build(self.code.emitter(), threads))?;
+            let to = Loc { home: Home::Buffer(self.buffer(4 * k.input_elems())), offset: 0, layout: None };
+            self.run(&node.place, kernel, vec![x, to])?;
+            x = to;
+        }
+        self.because("few output channels: lanes are pixels");
+        let weights = self.program.constant_of(w).ok_or_else(missing)?.clone();
+        let kernel = built(k.build(self.code.emitter(), threads))?;
+        let (elems, bias) = (k.packed_elems(), (yl.c, 1));
+        let packed = self.packed_later(elems, move |out| k.pack_weights(&floats(&weights)?, out));
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
         self.finish_conv(node, conv, kernel, packed, bias, operands)
     }

@@ -5,6 +5,7 @@ use crate::asm::Isa;
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::layout::BlockedLayout;
+use crate::kernels::narrow::NarrowConv;
 use crate::plan::info::Work;
 use crate::plan::ir::{ConvNode, Kind, Node, Program, Vx};
 use fcc_ir::Tensor;
@@ -21,6 +22,7 @@ pub(super) struct Forms {
     /// Values written straight into a concatenation: the whole, and the block it begins at.
     pub inside: HashMap<Vx, (Vx, usize)>,
     pub cb: usize,
+    isa: Isa,
 }
 
 /// The plain layout of a value that may be an activation: f32 of rank 3 to 5.
@@ -36,10 +38,23 @@ pub(super) fn activation(program: &Program, v: Vx) -> Option<BlockedLayout> {
     Some(BlockedLayout::plain(n, c, s))
 }
 
+/// Whether a convolution has so few output channels that lanes are pixels; its result is row-major then.
+pub(super) fn narrow(program: &Program, conv: &ConvNode, x: Option<Vx>, y: Option<Vx>, isa: Isa) -> bool {
+    let layout = |v: Option<Vx>| v.and_then(|v| activation(program, v));
+    let (Some(x), Some(y)) = (layout(x), layout(y)) else { return false };
+    let ([depth, ..], [out_depth, h, w], [kernel_depth, kh, kw]) = (x.spatial, y.spatial, conv.kernel);
+    conv.group == 1
+        && !conv.transposed
+        && (depth, out_depth, kernel_depth) == (1, 1, 1)
+        && NarrowConv::pays(isa, x.c, y.c, [h, w], [kh, kw])
+}
+
 /// The form in which a convolution reads x.
-pub(super) fn conv_input(program: &Program, conv: &ConvNode, x: Vx, x_blocked: bool, cb: usize) -> Form {
-    let c = program.shape(x).get(1).copied().unwrap_or(0);
-    if conv.group == 1 && !conv.transposed && !x_blocked && c < cb { Form::Haloed } else { Form::Blocked }
+pub(super) fn conv_input(program: &Program, conv: &ConvNode, node: &Node, x_blocked: bool, isa: Isa) -> Form {
+    let x = node.input(0);
+    let c = x.and_then(|x| program.shape(x).get(1).copied()).unwrap_or(0);
+    let first = conv.group == 1 && !conv.transposed && !x_blocked && c < isa.lanes();
+    if first || narrow(program, conv, x, node.out(), isa) { Form::Haloed } else { Form::Blocked }
 }
 
 impl Forms {
@@ -50,6 +65,7 @@ impl Forms {
             halo: HashMap::new(),
             inside: HashMap::new(),
             cb,
+            isa,
         };
         for node in &program.nodes {
             let Some(out) = node.out() else { continue };
@@ -70,7 +86,8 @@ impl Forms {
         let blocked = |v: &Vx| self.blocked[v.at()];
         let shape = program.shape(out);
         match &node.kind {
-            Kind::Conv(_) | Kind::Pool(_) | Kind::Resize { .. } => true,
+            Kind::Conv(conv) => !narrow(program, conv, node.input(0), node.out(), self.isa),
+            Kind::Pool(_) | Kind::Resize { .. } => true,
             // a part of whole blocks is a view, if x is blocked
             Kind::Part { axis: 1, start } => {
                 node.input(0).is_some_and(|x| blocked(&x)) && start.is_multiple_of(self.cb)
@@ -90,7 +107,7 @@ impl Forms {
 
     fn want_halos(&mut self, program: &Program, node: &Node) {
         let (Kind::Conv(conv), Some(x)) = (&node.kind, node.input(0)) else { return };
-        let form = conv_input(program, conv, x, self.blocked[x.at()], self.cb);
+        let form = conv_input(program, conv, node, self.blocked[x.at()], self.isa);
         let (Some(l), Some(y)) = (activation(program, x), node.out().and_then(|y| activation(program, y)))
         else {
             return;
