@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let total: f64 = profile.steps.iter().map(|s| s.time.as_secs_f64()).sum();
         profile.steps.sort_by_key(|s| std::cmp::Reverse(s.time));
-        for step in profile.steps.iter().take(30) {
+        for step in profile.steps.iter().take(1000) {
             let us = step.time.as_secs_f64() * 1e6;
             let rate = step.info.flops as f64 / us / 1e3;
             let share = us / total / 1e4;

@@ -275,11 +275,19 @@ fn convolutions_of_one_and_three_spatial_axes() {
 
 #[test]
 fn transposed_convolutions() {
-    for (c, m, k, stride) in [(16, 24, 2, 2), (24, 1, 2, 2), (20, 18, 4, 2)] {
+    // where windows do not overlap and a vector holds all of one, it is a 1x1 convolution
+    let cases = [
+        (1, 16, 24, [2, 2], [2, 2]),
+        (1, 24, 1, [2, 2], [2, 2]),
+        (3, 5, 2, [1, 3], [1, 3]),
+        (3, 37, 1, [3, 2], [3, 2]),
+        (1, 20, 18, [4, 4], [2, 2]),
+    ];
+    for (n, c, m, [kh, kw], strides) in cases {
         let mut net = Net::new();
-        let x = net.input(&[1, c, 5, 6]);
-        let (w, b) = (net.weight(&[c, m, k, k]), net.weight(&[m]));
-        let y = net.node("ConvTranspose", &[x, w, b], attrs([("strides", vec![stride, stride].into())]));
+        let x = net.input(&[n, c, 5, 6]);
+        let (w, b) = (net.weight(&[c, m, kh, kw]), net.weight(&[m]));
+        let y = net.node("ConvTranspose", &[x, w, b], attrs([("strides", strides.to_vec().into())]));
         let s = net.weight(&[m, 1, 1]);
         let y = net.op("Mul", &[y, s]);
         let y = net.op("Relu", &[y]);

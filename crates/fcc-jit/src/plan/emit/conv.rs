@@ -1,12 +1,14 @@
 //! Convolution and pooling.
-use super::forms::{conv_input, dense, narrow};
+use super::forms::{conv_input, dense, narrow, spreads};
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
 use crate::Precision;
 use crate::aligned::AlignedF32;
 use crate::kernels::conv::Conv;
 use crate::kernels::conv_transpose::ConvTranspose;
+use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::global_pool::GlobalPool;
 use crate::kernels::lanewise;
+use crate::kernels::layout::BlockedLayout;
 use crate::kernels::narrow::NarrowConv;
 use crate::kernels::winograd::{Choice, Winograd};
 use crate::module::Kernel;
@@ -31,6 +33,9 @@ impl Emit<'_> {
         let isa = self.code.isa();
         if narrow(self.program, conv, Some(x), Some(y), isa) {
             return self.narrow_conv(node, conv);
+        }
+        if spreads(self.program, conv, node, isa) {
+            return self.spread_conv(node, conv);
         }
         let form = conv_input(self.program, conv, node, self.forms.blocked[x.at()], isa);
         let residual = if conv.residual {
@@ -161,6 +166,56 @@ impl Emit<'_> {
         self.finish_conv(node, conv, kernel, packed, bias, operands)
     }
 
+    /// A transposed convolution that spreads each pixel over a window of its own: a 1x1 convolution to a channel for each
+    /// place of the window, whose results are then put there.
+    fn spread_conv(&mut self, node: &Node, conv: &ConvNode) -> Result<(), Stop> {
+        let (Some(x), Some(w), Some(y)) = (node.input(0), node.input(1), node.out()) else {
+            return Err(missing());
+        };
+        let x = self.need(x, Form::Blocked, &node.place)?;
+        let y = self.make_in(y, Form::Plain)?;
+        let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(missing()) };
+        let (isa, threads) = (self.code.isa(), self.shared.options.threads);
+        let window: usize = conv.kernel.iter().product();
+        let channels = yl.c * window;
+        let middle = BlockedLayout::blocked(xl.n, channels, xl.spatial, isa.lanes());
+        let k = Conv {
+            x: xl,
+            y: middle,
+            kernel: [1; 3],
+            strides: [1; 3],
+            dilations: [1; 3],
+            pads_begin: [0; 3],
+            group: 1,
+            bias: conv.bias,
+            residual: None,
+            activation: conv.activation,
+        };
+        let buffer = Home::Buffer(self.buffer(middle.bytes()));
+        let to = Loc { home: buffer, offset: 0, layout: Some(middle) };
+        let kernel = built(k.build(self.code.emitter(), threads))?;
+        self.because("windows do not overlap: a channel for each place of the window");
+        let weights = self.program.constant_of(w).ok_or_else(missing)?.clone();
+        let packed = self.packed_later(k.packed_elems(isa), move |out| {
+            // [C, M * window] to [M * window, C]
+            let w = floats(&weights)?;
+            let rows: Vec<f32> = (0..w.len()).map(|i| w[i % xl.c * channels + i / xl.c]).collect();
+            k.pack_weights(isa, &rows, out)
+        });
+        let mut args = vec![x, packed];
+        if conv.bias {
+            let b = node.input(2).and_then(|b| self.program.constant_of(b)).ok_or_else(missing)?;
+            let each: Vec<f32> = b.as_slice::<f32>()?.iter().flat_map(|v| vec![*v; window]).collect();
+            args.push(self.packed_groups(&each, 1, channels.next_multiple_of(isa.lanes()))?);
+        }
+        args.push(to);
+        self.run(&node.place, kernel, args)?;
+        let copy = spread_copy(&middle, &yl, conv.kernel);
+        let kernel = built(copy.build(self.code.emitter(), threads))?;
+        self.because("the places of the windows");
+        self.run(&node.place, kernel, vec![to, y])
+    }
+
     /// The step of a convolution: its operands are x, the weights, the bias, the residual, y.
     fn finish_conv(
         &mut self,
@@ -230,4 +285,28 @@ impl Emit<'_> {
         let kernel = built(kernel.build(self.code.emitter(), self.shared.options.threads))?;
         self.run(&node.place, kernel, vec![x, y])
     }
+}
+
+/// From blocks of `[M, kD, kH, kW]` channels for each pixel to the pixels of their windows.
+fn spread_copy(from: &BlockedLayout, to: &BlockedLayout, kernel: [usize; 3]) -> Copy {
+    let [kd, kh, kw] = kernel;
+    let [d, h, w] = from.spatial;
+    let mut parts = vec![];
+    for lane in (0..from.c).step_by(kw) {
+        let (m, i, j) = (lane / (kd * kh * kw), lane / (kh * kw) % kd, lane / kw % kh);
+        let dim = |count: usize, src: usize, dst: usize| CopyDim { count, src: src as i64, dst: dst as i64 };
+        parts.push(CopyPart {
+            source: 0,
+            src: 4 * lane,
+            dst: m * to.block_bytes() + i * to.plane_bytes() + j * to.row_bytes(),
+            dims: vec![
+                dim(from.n, from.batch_bytes(), to.batch_bytes()),
+                dim(d, from.plane_bytes(), kd * to.plane_bytes()),
+                dim(h, from.row_bytes(), kh * to.row_bytes()),
+                dim(w, from.pixel_bytes(), kw * to.pixel_bytes()),
+                dim(kw, 4, to.pixel_bytes()),
+            ],
+        });
+    }
+    Copy { width: 4, parts, src_bytes: vec![from.bytes()], dst_bytes: to.bytes() }
 }

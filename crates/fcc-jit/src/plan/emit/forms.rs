@@ -49,6 +49,23 @@ pub(super) fn narrow(program: &Program, conv: &ConvNode, x: Option<Vx>, y: Optio
         && NarrowConv::pays(isa, x.c, y.c, [h, w], [kh, kw])
 }
 
+/// Whether a transposed convolution only spreads each pixel over its own window, and to so few channels that all of a
+/// window's results fit in one vector: it is a 1x1 convolution then, and its result row-major.
+pub(super) fn spreads(program: &Program, conv: &ConvNode, node: &Node, isa: Isa) -> bool {
+    let layout = |v: Option<Vx>| v.and_then(|v| activation(program, v));
+    let (Some(x), Some(y)) = (layout(node.input(0)), layout(node.out())) else { return false };
+    let window: usize = conv.kernel.iter().product();
+    conv.transposed
+        && isa != Isa::Baseline
+        && conv.group == 1
+        && !conv.residual
+        && conv.kernel == conv.strides
+        && conv.pads_begin == [0; 3]
+        && (0..3).all(|d| conv.kernel[d] == 1 || conv.dilations[d] == 1)
+        && (0..3).all(|d| y.spatial[d] == x.spatial[d] * conv.strides[d])
+        && y.c * window <= isa.lanes()
+}
+
 /// The form in which a convolution reads x.
 pub(super) fn conv_input(program: &Program, conv: &ConvNode, node: &Node, x_blocked: bool, isa: Isa) -> Form {
     let x = node.input(0);
@@ -86,7 +103,10 @@ impl Forms {
         let blocked = |v: &Vx| self.blocked[v.at()];
         let shape = program.shape(out);
         match &node.kind {
-            Kind::Conv(conv) => !narrow(program, conv, node.input(0), node.out(), self.isa),
+            Kind::Conv(conv) => {
+                !narrow(program, conv, node.input(0), node.out(), self.isa)
+                    && !spreads(program, conv, node, self.isa)
+            }
             Kind::Pool(_) | Kind::Resize { .. } => true,
             // a part of whole blocks is a view, if x is blocked
             Kind::Part { axis: 1, start } => {
@@ -112,6 +132,9 @@ impl Forms {
         else {
             return;
         };
+        if spreads(program, conv, node, self.isa) {
+            return;
+        }
         if conv.transposed {
             let kernel = ConvTranspose {
                 x: BlockedLayout { cb: self.cb, ..l },
