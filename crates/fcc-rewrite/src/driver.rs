@@ -66,6 +66,7 @@ const MAX_ROUNDS: usize = 10_000;
 /// Runs the passes in order. The model is verified after each; an error names the pass and leaves the model
 /// in the state that the pass left it in.
 pub fn run(model: &mut Model, passes: &[Pass], options: Options<'_>) -> Result<Report> {
+    refuse_values_named_by_attribute(&model.graph)?;
     infer(&mut model.graph, &model.functions)?;
     let mut driver =
         Driver { options, report: Report::default(), rewrites: 0, growth_bytes: 0, declines: vec![] };
@@ -80,6 +81,19 @@ pub fn run(model: &mut Model, passes: &[Pass], options: Options<'_>) -> Result<R
     });
     model.graph.outer_names = outer;
     done.map(|()| driver.report)
+}
+
+/// `Gradient` names the values that it differentiates in attributes, where neither uses nor renaming are seen.
+fn refuse_values_named_by_attribute(graph: &Graph) -> Result<()> {
+    for id in graph.nodes() {
+        let Some(op) = graph.op(id) else { continue };
+        if op.domain == "ai.onnx.preview.training" && op.op_type == "Gradient" {
+            let what = "Gradient names values in its attributes, which a rewrite could take away";
+            return Err(Error::unsupported(what).at(graph.place(id)));
+        }
+        op.attrs.graphs().try_for_each(refuse_values_named_by_attribute)?;
+    }
+    Ok(())
 }
 
 struct Driver<'h> {

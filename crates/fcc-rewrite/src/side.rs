@@ -1,8 +1,9 @@
 //! One of two models while one of their shared values is compared: computed in `f64`, with what bounds its error.
 use crate::frontier::Shared;
 use crate::sizes::{abs_of, sizes, terms, widened};
-use crate::verify::{Random, as_f64s, epsilon};
+use crate::verify::{as_f64s, epsilon};
 use fcc_ir::interp::{Values, eval_op};
+use fcc_ir::random::Random;
 use fcc_ir::{At, DType, Error, Function, Graph, Model, NodeId, NodeKind, OpNode, Result, Tensor, Value, ValueId};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -205,9 +206,9 @@ fn lively(name: &str, value: Value) -> Value {
     let (negative, positive) = (elements.iter().any(|v| *v < 0.0), elements.iter().any(|v| *v > 0.0));
     let seed =
         name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    let mut random = Random(seed | 1);
+    let mut random = Random::new(seed);
     for v in elements.iter_mut().filter(|v| **v == 0.0) {
-        let drawn = random.signed() * scale;
+        let drawn = (random.unit() * 2.0 - 1.0) * scale;
         *v = match (negative, positive) {
             (false, true) => drawn.abs(),
             (true, false) => -drawn.abs(),

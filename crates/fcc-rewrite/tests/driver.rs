@@ -165,3 +165,18 @@ fn a_kernel_larger_than_the_target_takes_is_declined_with_its_extents() {
         assert_eq!(declined.collect::<Vec<_>>(), if kernel == 4 { &want[..] } else { &[] });
     }
 }
+
+#[test]
+fn a_model_whose_values_attributes_name_is_refused() {
+    let mut model = fcc_ir::text::parse(
+        r#"<ir_version: 8, opset_import: ["" : 17, "ai.onnx.preview.training" : 1]>
+        main (float a, float b) => (float c, float da) {
+            e = Identity(a)
+            c = Add(e, b)
+            [grad] da = ai.onnx.preview.training.Gradient<xs = ["e"], y = "c">(e)
+        }"#,
+    )
+    .unwrap();
+    let why = fcc_rewrite::run(&mut model, &passes::default_passes(), Options::default()).unwrap_err();
+    assert!(why.to_string().contains("grad") && why.to_string().contains("in its attributes"), "{why}");
+}

@@ -81,7 +81,7 @@ impl Rule for LinearToFullKernelConv {
         })?;
         let shape = cx.need_shape(image)?;
         let flattened: Vec<usize> = shape.iter().skip(1).filter_map(Dim::known).collect();
-        let (source, order) = match transpose_behind(cx, image) {
+        let (source, order): (ValueId, Vec<usize>) = match transpose_behind(cx, image) {
             Some((x, perm)) if perm.first() == Some(&0) => {
                 // axis j of x is axis i of the image where perm[i] = j
                 (x, inverse(&perm).into_iter().skip(1).map(|i| i - 1).collect())
