@@ -19,13 +19,10 @@ impl<'m> Shared<'m> {
     pub(crate) fn new(original: &'m Graph, rewritten: &'m Graph) -> fcc_ir::Result<Self> {
         let varies = |g: &Graph, v: ValueId| g.constant(v).is_none();
         let alike = |u: ValueId, v: ValueId| {
-            varies(original, u)
-                && varies(rewritten, v)
-                && original.ty(u).merge(rewritten.ty(v)).is_ok()
+            varies(original, u) && varies(rewritten, v) && original.ty(u).merge(rewritten.ty(v)).is_ok()
         };
-        let known = |name: &&str| {
-            original.value(name).zip(rewritten.value(name)).is_some_and(|(u, v)| alike(u, v))
-        };
+        let known =
+            |name: &&str| original.value(name).zip(rewritten.value(name)).is_some_and(|(u, v)| alike(u, v));
         let names = original.names().filter(known).map(String::from).collect();
         let order = original.ops()?.into_iter().enumerate().map(|(i, id)| (id, i)).collect();
         Ok(Shared { original, rewritten, names, order })

@@ -6,9 +6,11 @@
 //! - [`verify`] compares the rewritten model with the original; [`prove`] decides equality of one linear node.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod builder;
 mod context;
 mod convolution;
+mod count;
 pub mod dense;
 mod driver;
 mod frontier;

@@ -122,7 +122,8 @@ fn decide(site: &Site<'_>, node: &str) -> Result<Proof> {
             let mut random = Random::new(0x5eed);
             let largest = both.exact_probe(elems)?;
             for probe in 0..PROBES {
-                let x: Vec<f64> = (0..elems).map(|_| random.below(2 * largest + 1) as f64 - largest as f64).collect();
+                let x: Vec<f64> =
+                    (0..elems).map(|_| random.below(2 * largest + 1) as f64 - largest as f64).collect();
                 both.same(&given(Tensor::new(shape.clone(), x)?.into())).at(|| format!("probe {probe}"))?;
             }
         }
@@ -269,7 +270,8 @@ impl Both {
     /// The largest integer up to 512 that a probe of this many elements may hold, so that every sum stays below 2^53.
     fn exact_probe(&self, elems: usize) -> Result<u64> {
         let graph = &self.original.graph;
-        let constants = graph.nodes().into_iter().filter_map(|node| graph.constant(ValueId { node, output: 0 }));
+        let constants =
+            graph.nodes().into_iter().filter_map(|node| graph.constant(ValueId { node, output: 0 }));
         let weight = constants
             .filter_map(|t| crate::verify::as_f64s(&t))
             .flatten()

@@ -4,7 +4,9 @@ use crate::sizes::{abs_of, sizes, terms, widened};
 use crate::verify::{as_f64s, epsilon};
 use fcc_ir::interp::{Values, eval_op};
 use fcc_ir::random::Random;
-use fcc_ir::{At, DType, Error, Function, Graph, Model, NodeId, NodeKind, OpNode, Result, Tensor, Value, ValueId};
+use fcc_ir::{
+    At, DType, Error, Function, Graph, Model, NodeId, NodeKind, OpNode, Result, Tensor, Value, ValueId,
+};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 

@@ -30,7 +30,8 @@ fn lenet(batch: Option<usize>) -> Model {
     let (w4, b4) = (net.weight("w4", &[10, 5]), net.weight("b4", &[5]));
     let v = net.op("MatMul", "fc2", &[v, w4], Attrs::new());
     let v = net.op("Add", "fc2b", &[v, b4], Attrs::new());
-    let scale = net.graph.add_constant("scale", Tensor::new([1, 5], vec![0.25f32, 0.5, 1.0, 0.125, -0.5]).unwrap());
+    let scale =
+        net.graph.add_constant("scale", Tensor::new([1, 5], vec![2e-6f32, 5e-6, 1e-5, 1e-6, -5e-6]).unwrap());
     let v = net.op("Mul", "scaled", &[v, scale.unwrap()], Attrs::new());
     let y = net.op("Softmax", "y", &[v], Attrs::new().with("axis", -1i64));
     net.output(y)
@@ -84,7 +85,8 @@ fn the_check_finds_a_wrong_weight_and_names_the_window() {
 fn one_and_three_spatial_axes_slide_too() {
     for (spatial, kernel, k) in [(vec![9], vec![4], 2 * 6), (vec![5, 6, 4], vec![2, 3, 4], 2 * 4 * 4)] {
         let mut net = Net::new(17, 9);
-        let shape: Vec<Option<usize>> = [None, Some(3)].into_iter().chain(spatial.iter().map(|n| Some(*n))).collect();
+        let shape: Vec<Option<usize>> =
+            [None, Some(3)].into_iter().chain(spatial.iter().map(|n| Some(*n))).collect();
         let x = net.input("x", &shape);
         let w = net.weight("w", &[&[2, 3], &kernel[..]].concat());
         let v = net.op("Conv", "conv", &[x, w], Attrs::new());
@@ -127,7 +129,12 @@ fn what_sees_more_than_a_window_is_declined_with_its_values() {
     for (opset, body, what, got) in [
         (17, "y = Conv<pads = [1, 1, 1, 1]>(x, k)", "pads of ", "[1, 1, 1, 1]"),
         (17, "y = Conv<auto_pad = \"SAME_UPPER\">(x, k)", "pads of ", "SameUpper"),
-        (17, "p = GlobalAveragePool(x) f = Flatten(p) y = MatMul(f, w)", "GlobalAveragePool", "GlobalAveragePool"),
+        (
+            17,
+            "p = GlobalAveragePool(x) f = Flatten(p) y = MatMul(f, w)",
+            "GlobalAveragePool",
+            "GlobalAveragePool",
+        ),
         (17, "y = MaxPool<kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1>(x)", "ceil_mode", "1"),
         (17, "y = Reshape(x, three)", "Reshape", "[N,2,4,6] to "),
         (17, "y = Transpose(x)", "Transpose", "may read the whole image"),
@@ -135,8 +142,18 @@ fn what_sees_more_than_a_window_is_declined_with_its_values() {
         (17, "y = Softmax<axis = 2>(x)", "axis of", "2"),
         (11, "y = Softmax<axis = 1>(x)", "opset of", "11"),
         (17, "y = Shape(x)", "output `y`", "extents"),
-        (17, "a = MaxPool<kernel_shape = [1, 1], strides = [2, 2]>(x) b = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x) c = MaxPool<kernel_shape = [3, 4]>(x) y = Add(a, b)", "", ""),
-        (17, "a = MaxPool<kernel_shape = [1, 1], strides = [2, 2]>(x) c = MaxPool<kernel_shape = [3, 4]>(x) y = Add(a, c)", "Add", "beside"),
+        (
+            17,
+            "a = MaxPool<kernel_shape = [1, 1], strides = [2, 2]>(x) b = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x) c = MaxPool<kernel_shape = [3, 4]>(x) y = Add(a, b)",
+            "",
+            "",
+        ),
+        (
+            17,
+            "a = MaxPool<kernel_shape = [1, 1], strides = [2, 2]>(x) c = MaxPool<kernel_shape = [3, 4]>(x) y = Add(a, c)",
+            "Add",
+            "beside",
+        ),
     ] {
         if what.is_empty() {
             let (rewritten, _) = rewrite(&parse(&model(opset, body)), &["clean-up"]);

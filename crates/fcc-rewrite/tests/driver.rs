@@ -129,14 +129,20 @@ fn a_weight_of_another_rank_or_a_bias_of_another_length_is_declined_or_refused()
 fn a_rule_is_left_out_of_every_pass_that_holds_it() {
     let names = |passes: &[passes::Pass]| -> Vec<String> {
         let rules = |p: &passes::Pass| match &p.kind {
-            passes::PassKind::Rules { rules, .. } => rules.iter().map(|r| r.name()).collect::<Vec<_>>().join(" "),
+            passes::PassKind::Rules { rules, .. } => {
+                rules.iter().map(|r| r.name()).collect::<Vec<_>>().join(" ")
+            }
             passes::PassKind::RemoveUnused => String::new(),
         };
         passes.iter().map(|p| format!("{}: {}", p.name, rules(p))).collect()
     };
     let all = passes::default_passes();
     let less = passes::without(&all, "linear-to-full-kernel-conv").unwrap();
-    assert!(names(&less).contains(&"linear-to-conv: linear-to-pointwise-conv".to_string()), "{:?}", names(&less));
+    assert!(
+        names(&less).contains(&"linear-to-conv: linear-to-pointwise-conv".to_string()),
+        "{:?}",
+        names(&less)
+    );
     let less = passes::without(&all, "fold-constants").unwrap();
     assert!(!names(&less).iter().any(|n| n.contains("fold-constants")), "{:?}", names(&less));
     assert_eq!(names(&less).len(), names(&all).len());
@@ -158,7 +164,8 @@ fn a_kernel_larger_than_the_target_takes_is_declined_with_its_extents() {
         let limits = fcc_rewrite::Limits { kernel, ..Default::default() };
         let (rewritten, report) =
             rewrite_with(&model, &["linear-to-conv"], Options { limits, ..Options::default() });
-        let text = fcc_ir::text::print(&rewritten, &fcc_ir::text::PrintOptions::readable()).replace(", ", ",");
+        let text =
+            fcc_ir::text::print(&rewritten, &fcc_ir::text::PrintOptions::readable()).replace(", ", ",");
         assert!(text.contains(&format!("kernel_shape = {kernels}")), "{text}");
         let declined = report.rows.iter().flat_map(|r| &r.tried).map(|t| t.reason.to_string());
         let want = ["kernel_shape: got [5, 3], need at most 4 in each direction"];

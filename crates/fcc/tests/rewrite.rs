@@ -24,7 +24,10 @@ fn proofs_are_told_by_layer() {
     let (path, out) = (model(dir.path()), dir.path().join("out.onnx"));
     let out = out.to_str().unwrap();
     let told = fcc(["rewrite", &path, "--prove", "-o", out]).ok().stdout;
-    assert!(told.contains("proved: fc (linear-to-full-kernel-conv): all 32 coefficients are equal"), "{told}");
+    assert!(
+        told.contains("proved: fc (linear-to-full-kernel-conv): all 32 coefficients are equal"),
+        "{told}"
+    );
     let json = fcc(["rewrite", &path, "--prove", "--json", "-o", out]).ok().json();
     assert_eq!(json["proofs"][0]["node"], "fc");
     assert_eq!(json["proofs"][0]["proof"]["method"], "basis");
@@ -56,8 +59,13 @@ fn dumps_are_numbered_by_pass() {
     let args = ["rewrite", &path, "--rule", "linear-to-conv", "--rule", "clean-up", "--dump"];
     let out = dir.path().join("out.onnx");
     fcc(args.iter().chain(&[steps.to_str().unwrap(), "-o", out.to_str().unwrap()])).ok();
-    let wanted =
-        ["00-input.txt", "01-linear-to-conv.txt", "02-cancel-layouts.txt", "03-clean-up.txt", "04-remove-unused.txt"];
+    let wanted = [
+        "00-input.txt",
+        "01-linear-to-conv.txt",
+        "02-cancel-layouts.txt",
+        "03-clean-up.txt",
+        "04-remove-unused.txt",
+    ];
     assert_eq!(names(&steps), wanted);
     let read = |name: &str| std::fs::read_to_string(steps.join(name)).unwrap();
     assert!(read(wanted[0]).contains("Gemm") && !read(wanted[1]).contains("Gemm"));
@@ -94,13 +102,18 @@ fn bisection_finds_the_rewrite_that_a_program_does_not_take() {
     let good = fcc(["rewrite", model, "--bisect"]).ok().stdout;
     assert_eq!(good, "every rewrite keeps the model right\n");
     // takes models with less than two Convs
-    let program = text_file(dir.path(), "takes", "#!/bin/sh\ntest \"$(grep -ao 'Conv' \"$1\" | wc -l)\" -lt 1\n");
+    let program =
+        text_file(dir.path(), "takes", "#!/bin/sh\ntest \"$(grep -ao 'Conv' \"$1\" | wc -l)\" -lt 1\n");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let steps = dir.path().join("steps");
     let check = ["--check", program.to_str().unwrap(), "--dump", steps.to_str().unwrap()];
     let found = fcc(["rewrite", model, "--bisect"].iter().chain(&check));
     assert_eq!(found.code, 1, "{}{}", found.stdout, found.stderr);
-    assert!(found.stdout.starts_with("first bad rewrite: number 1, pass linear-to-conv, rule "), "{}", found.stdout);
+    assert!(
+        found.stdout.starts_with("first bad rewrite: number 1, pass linear-to-conv, rule "),
+        "{}",
+        found.stdout
+    );
     assert_eq!(names(&steps), ["00-before.txt", "01-after.txt"]);
     let text = |name: &str| std::fs::read_to_string(steps.join(name)).unwrap();
     assert!(!text("00-before.txt").contains("Conv") && text("01-after.txt").contains("Conv"));
@@ -116,7 +129,10 @@ fn a_classifier_becomes_dense_or_is_declined() {
     let (path, out) = (model(dir.path()), dir.path().join("dense.onnx"));
     let out = out.to_str().unwrap();
     let told = fcc(["rewrite", &path, "--dense", "-o", out]).ok().stdout;
-    assert!(told.contains("dense: `x` may be larger; one result for each window of 6x5, every 2x2"), "{told}");
+    assert!(
+        told.contains("dense: `x` may be larger; one result for each window of 6x5, every 2x2"),
+        "{told}"
+    );
     let sizes = ["--set", "N=3", "--set", "H=11", "--set", "W=9"];
     for engine in ["jit", "interpreter"] {
         let ran = fcc(["run", out, "--random", "1", "--engine", engine].iter().chain(&sizes)).ok().stdout;
@@ -124,7 +140,11 @@ fn a_classifier_becomes_dense_or_is_declined() {
     }
     let json = fcc(["rewrite", &path, "--dense", "--json", "-o", out]).ok().json();
     assert_eq!(json["dense"]["strides"], serde_json::json!([2, 2]));
-    let padded = text_file(dir.path(), "p.onnxtxt", &CLASSIFIER.replace("strides = [2, 2]", "strides = [2, 2], pads = [0, 0, 0, 1]"));
+    let padded = text_file(
+        dir.path(),
+        "p.onnxtxt",
+        &CLASSIFIER.replace("strides = [2, 2]", "strides = [2, 2], pads = [0, 0, 0, 1]"),
+    );
     let refusal = fcc(["rewrite", padded.to_str().unwrap(), "--dense"]);
     assert_eq!(refusal.code, 2, "{}", refusal.stdout);
     assert!(refusal.stderr.contains("--dense: pads of node `conv`"), "{}", refusal.stderr);
@@ -141,7 +161,9 @@ fn weights_beside_the_model_are_rewritten_and_stay_beside_it() {
     assert_eq!(names(dir.path()).len(), 2, "{:?}", names(dir.path()));
     fcc(["rewrite", a, "--verify", "--external-data", "-o", b]).ok();
     assert_eq!(names(dir.path()).len(), 4, "{:?}", names(dir.path()));
-    let run = |path: &str| fcc(["run", path, "--random", "1", "--set", "batch=2", "--engine", "interpreter"]).ok().stdout;
+    let run = |path: &str| {
+        fcc(["run", path, "--random", "1", "--set", "batch=2", "--engine", "interpreter"]).ok().stdout
+    };
     let (want, got) = (run(a), run(b));
     assert_eq!(want.split("  ").next(), got.split("  ").next());
     assert!(std::fs::metadata(b).unwrap().len() < 10_000);

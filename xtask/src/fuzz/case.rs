@@ -61,7 +61,8 @@ fn may_run(model: &Model) -> bool {
 
 fn has_loop(graph: &Graph) -> bool {
     let ops = graph.nodes().into_iter().filter_map(|id| graph.op(id));
-    ops.into_iter().any(|op| matches!(op.op_type.as_str(), "Loop" | "Scan") || op.attrs.graphs().any(has_loop))
+    ops.into_iter()
+        .any(|op| matches!(op.op_type.as_str(), "Loop" | "Scan") || op.attrs.graphs().any(has_loop))
 }
 
 /// Runs the interpreter. What inference said of a value must be so. Whether the run came to an end.

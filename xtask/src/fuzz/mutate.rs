@@ -92,12 +92,19 @@ fn changed_text(r: &mut Random, text: &str) -> String {
             let (i, j) = (r.below(tokens.len() as u64) as usize, r.below(tokens.len() as u64) as usize);
             tokens.swap(i, j);
         }
-        3 => tokens.insert(begin, pick(r, &["<", ">", "{", "}", "[", "]", "(", ")", "\"", "=", "é", "#@ ", "-"]).unwrap_or(&"").to_string()),
+        3 => tokens.insert(
+            begin,
+            pick(r, &["<", ">", "{", "}", "[", "]", "(", ")", "\"", "=", "é", "#@ ", "-"])
+                .unwrap_or(&"")
+                .to_string(),
+        ),
         _ => {
             // numbers and names are what the rest hangs on
-            let words: Vec<usize> = (0..tokens.len()).filter(|&i| tokens[i].chars().all(char::is_alphanumeric)).collect();
+            let words: Vec<usize> =
+                (0..tokens.len()).filter(|&i| tokens[i].chars().all(char::is_alphanumeric)).collect();
             let (Some(&at), Some(&from)) = (pick(r, &words), pick(r, &words)) else { return text.into() };
-            tokens[at] = if tokens[at].parse::<f64>().is_ok() { number(r).to_string() } else { tokens[from].clone() };
+            tokens[at] =
+                if tokens[at].parse::<f64>().is_ok() { number(r).to_string() } else { tokens[from].clone() };
         }
     }
     tokens.concat()
@@ -173,14 +180,17 @@ fn change_model(r: &mut Random, model: &mut Model) {
 }
 
 fn change_attribute(r: &mut Random, graph: &mut fcc_ir::Graph, id: fcc_ir::NodeId) {
-    let names = ["axis", "axes", "pads", "strides", "dilations", "group", "kernel_shape", "transA", "alpha", "perm"];
+    let names =
+        ["axis", "axes", "pads", "strides", "dilations", "group", "kernel_shape", "transA", "alpha", "perm"];
     let Some(op) = graph.node_mut(id).op_mut() else { return };
     let known: Vec<String> = op.attrs.iter().map(|a| a.name.clone()).collect();
     let name = match pick(r, &known) {
         Some(name) if r.below(4) > 0 => name.clone(),
         _ => pick(r, &names).unwrap_or(&"axis").to_string(),
     };
-    let near = |r: &mut Random, v: i64| if r.below(2) == 0 { v.wrapping_add(r.below(5) as i64 - 2) } else { number(r) };
+    let near = |r: &mut Random, v: i64| {
+        if r.below(2) == 0 { v.wrapping_add(r.below(5) as i64 - 2) } else { number(r) }
+    };
     let value: AttrValue = match op.attrs.get(&name) {
         Some(AttrValue::Int(v)) => near(r, *v).into(),
         Some(AttrValue::Ints(v)) => {
@@ -197,7 +207,9 @@ fn change_attribute(r: &mut Random, graph: &mut fcc_ir::Graph, id: fcc_ir::NodeI
             }
             v.into()
         }
-        Some(AttrValue::Float(_)) => [0.0f32, -1.5, f32::NAN, f32::INFINITY, 1e-40][r.below(5) as usize].into(),
+        Some(AttrValue::Float(_)) => {
+            [0.0f32, -1.5, f32::NAN, f32::INFINITY, 1e-40][r.below(5) as usize].into()
+        }
         Some(_) => return op.attrs.remove(&name),
         None if r.below(2) == 0 => number(r).into(),
         None => vec![number(r), number(r)].into(),
@@ -230,8 +242,11 @@ fn change_type(r: &mut Random, ty: &mut ValueType) {
 
 /// Another shape of the same elements, other integers, or one element less.
 fn change_constant(r: &mut Random, graph: &mut fcc_ir::Graph) {
-    let constants: Vec<_> =
-        graph.nodes().into_iter().filter(|id| matches!(graph.node(*id).kind, NodeKind::Constant(_))).collect();
+    let constants: Vec<_> = graph
+        .nodes()
+        .into_iter()
+        .filter(|id| matches!(graph.node(*id).kind, NodeKind::Constant(_)))
+        .collect();
     let Some(&id) = pick(r, &constants) else { return };
     let NodeKind::Constant(c) = &mut graph.node_mut(id).kind else { return };
     let changed = match (c.tensor.to_i64s(), r.below(3)) {

@@ -9,7 +9,12 @@ use fcc_ir::{At, Bindings, Dim, Error, Model, Result, Tensor};
 ///
 /// Where `rewritten` (the model before it was made dense) differs by one bit, that is told: the same sums are made in
 /// the same order. `original` is held to the rounding of the outputs' type, for its sums are made in another order.
-pub fn check(original: &Model, rewritten: &Model, dense: &Model, windows: &Windows) -> Result<Option<String>> {
+pub fn check(
+    original: &Model,
+    rewritten: &Model,
+    dense: &Model,
+    windows: &Windows,
+) -> Result<Option<String>> {
     let bindings = bindings(dense, windows)?;
     let given = inputs(dense, &bindings, 1)?;
     let whole = interp::run(dense, &given).at(|| "the dense model")?;
@@ -27,7 +32,9 @@ pub fn check(original: &Model, rewritten: &Model, dense: &Model, windows: &Windo
             let begin: Vec<usize> = begin.iter().zip(strides).map(|(b, s)| b / s).collect();
             let found = output(&whole, name)?;
             if let Some(why) = differs(found, output(&exact, name)?, &begin, true)? {
-                return Ok(Some(format!("`{name}` of the window at {place:?}: {why} in the rewritten model")));
+                return Ok(Some(format!(
+                    "`{name}` of the window at {place:?}: {why} in the rewritten model"
+                )));
             }
             if let Some(why) = differs(found, output(&close, name)?, &begin, false)? {
                 return Ok(Some(format!("`{name}` of the window at {place:?}: {why} in the original")));

@@ -45,7 +45,11 @@ impl fmt::Display for Windows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let by = |list: &[usize]| list.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         let (size, step) = (by(&self.extents), by(&self.strides));
-        write!(f, "dense: `{}` may be larger; one result for each window of {size}, every {step}", self.input)?;
+        write!(
+            f,
+            "dense: `{}` may be larger; one result for each window of {size}, every {step}",
+            self.input
+        )?;
         write!(f, "; equal to the original on every window of a larger image")
     }
 }
@@ -61,10 +65,11 @@ enum View {
     Extents,
 }
 
-/// Makes the model dense: `model` after the rules, with types inferred. Declines where an operator sees more than a
+/// Makes the model dense: `model` after the rules. Declines where an operator sees more than a
 /// window, with what was found there.
 pub fn dense(model: &Model) -> Result<Dense, Declined> {
     let mut model = model.clone();
+    infer(&mut model.graph, &model.functions)?;
     let image = image(&model)?;
     let spatial: Vec<usize> = image.shape.iter().skip(2).copied().collect();
     let mut views = HashMap::from([(image.value, View::Image(vec![1; spatial.len()]))]);

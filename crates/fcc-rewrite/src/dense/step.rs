@@ -46,7 +46,9 @@ pub(super) fn step(graph: &Graph, views: &HashMap<ValueId, View>, id: NodeId) ->
     let name = op.op_type.as_str();
     match inputs.first().copied().flatten() {
         _ if at.is_layout() => at.layout(),
-        Some(View::Image(_) | View::Rows(_)) if matches!(name, "Shape" | "Size") => Ok(Step::Keep(View::Extents)),
+        Some(View::Image(_) | View::Rows(_)) if matches!(name, "Shape" | "Size") => {
+            Ok(Step::Keep(View::Extents))
+        }
         _ if inputs.iter().flatten().all(|v| **v == View::Extents) => Ok(Step::Keep(View::Extents)),
         _ if BROADCASTING.contains(&name) => at.broadcast(&inputs),
         _ if name == "Concat" => at.concat(&inputs),
@@ -100,7 +102,9 @@ impl At<'_> {
     fn of_image(&self, strides: &[usize]) -> Result<Step, Declined> {
         match self.op.op_type.as_str() {
             "Conv" | "MaxPool" | "AveragePool" | "LpPool" => self.window(strides),
-            "LRN" | "BatchNormalization" | "Dropout" | "Identity" => self.by_place(View::Image(strides.to_vec())),
+            "LRN" | "BatchNormalization" | "Dropout" | "Identity" => {
+                self.by_place(View::Image(strides.to_vec()))
+            }
             name if UNARY.contains(&name) => self.by_place(View::Image(strides.to_vec())),
             "Softmax" | "LogSoftmax" => {
                 self.need_axis_1(strides.len() + 2)?;
@@ -181,16 +185,20 @@ impl At<'_> {
         let mut moved: Vec<(u32, Tensor)> = vec![];
         for (slot, value) in (0u32..).zip(self.graph.inputs_of(self.id)) {
             let Some(value) = value.filter(|v| !self.views.contains_key(v)) else { continue };
-            let t = self.graph.constant(value).ok_or_else(|| self.declined("an operand that is not constant"))?;
+            let t =
+                self.graph.constant(value).ok_or_else(|| self.declined("an operand that is not constant"))?;
             if t.len() == 1 && t.rank() <= 1 {
                 continue;
             }
             match &view {
                 // [K] or [1,K] beside [N,K] is [K,1,1] beside [N,K,H,W]
-                View::Rows(_) if t.rank() <= 2 && t.shape().first().is_some_and(|n| t.rank() == 1 || *n == 1) => {
+                View::Rows(_)
+                    if t.rank() <= 2 && t.shape().first().is_some_and(|n| t.rank() == 1 || *n == 1) =>
+                {
                     moved.push((slot, t.reshaped([t.shape(), &vec![1; spatial]].concat())?));
                 }
-                View::Image(_) if t.rank() <= spatial + 2 && t.shape().iter().rev().take(spatial).all(|n| *n == 1) => {}
+                View::Image(_)
+                    if t.rank() <= spatial + 2 && t.shape().iter().rev().take(spatial).all(|n| *n == 1) => {}
                 _ => return Err(self.declined(format!("an operand {:?} that differs by place", t.shape()))),
             }
         }
@@ -253,7 +261,11 @@ impl At<'_> {
             return Ok(());
         }
         let what = format!("opset of {}", self.graph.place(self.id));
-        Err(Declined::new(what, self.op.version, "13 or later: before, Softmax normalised over all places together"))
+        Err(Declined::new(
+            what,
+            self.op.version,
+            "13 or later: before, Softmax normalised over all places together",
+        ))
     }
 }
 

@@ -70,7 +70,8 @@ pub(crate) const UNARY: &[&str] = &[
     "ThresholdedRelu",
 ];
 /// Elementwise operators of several values that broadcast.
-pub(crate) const BROADCASTING: &[&str] = &["Add", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum"];
+pub(crate) const BROADCASTING: &[&str] =
+    &["Add", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum"];
 
 /// A change of how elements are indexed, before an elementwise operator.
 enum Layout {

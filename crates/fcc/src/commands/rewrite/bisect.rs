@@ -42,7 +42,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn describe(row: &Row) -> String {
     let place = if row.graph.is_empty() { row.node.clone() } else { format!("{}: {}", row.graph, row.node) };
     let number = row.number.unwrap_or(0);
-    format!("first bad rewrite: number {number}, pass {}, rule {} at {place} ({})", row.pass, row.rule, row.op)
+    format!(
+        "first bad rewrite: number {number}, pass {}, rule {} at {place} ({})",
+        row.pass, row.rule, row.op
+    )
 }
 
 /// Whether the rewritten model computes what the original does.

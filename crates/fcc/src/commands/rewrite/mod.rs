@@ -190,7 +190,9 @@ fn passes(args: &Args) -> Result<Vec<Pass>, Failure> {
     }
     for rule in &args.skip {
         passes = without(&passes, rule).ok_or_else(|| {
-            Failure::input(format!("--skip: got `{rule}`, wanted a rule or group of this run (see `fcc rules`)"))
+            Failure::input(format!(
+                "--skip: got `{rule}`, wanted a rule or group of this run (see `fcc rules`)"
+            ))
         })?;
     }
     Ok(passes)

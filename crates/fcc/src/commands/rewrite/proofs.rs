@@ -38,7 +38,9 @@ impl Proofs {
         for row in linear(report) {
             match self.of(row) {
                 Some(_) if quiet => {}
-                Some(proof) => out.line(format_args!("proved: {} ({}): {}", place(row), row.rule, how(proof)))?,
+                Some(proof) => {
+                    out.line(format_args!("proved: {} ({}): {}", place(row), row.rule, how(proof)))?
+                }
                 None => {
                     unproved = true;
                     let why = "got an input of unknown rank, wanted a known one";
