@@ -25,7 +25,7 @@ fn proofs_are_told_by_layer() {
     let out = out.to_str().unwrap();
     let told = fcc(["rewrite", &path, "--prove", "-o", out]).ok().stdout;
     assert!(
-        told.contains("proved: fc (linear-to-full-kernel-conv): all 32 coefficients are equal"),
+        told.contains("proved: fc (linear-to-full-kernel-conv): all 64 coefficients are equal"),
         "{told}"
     );
     let json = fcc(["rewrite", &path, "--prove", "--json", "-o", out]).ok().json();
@@ -43,10 +43,6 @@ fn a_layer_of_unknown_rank_has_no_proof_and_nothing_is_written() {
     let out = dir.path().join("out.onnx");
     let rule = ["--rule", "linear-to-pointwise-conv", "--prove", "-o", out.to_str().unwrap()];
     let answer = fcc(["rewrite", path.to_str().unwrap()].iter().chain(&rule));
-    if answer.stdout.contains("proved:") {
-        assert_eq!(answer.code, 0);
-        return;
-    }
     assert_eq!(answer.code, 1, "{}{}", answer.stdout, answer.stderr);
     assert!(answer.stderr.contains("proof: function layer: fc1"), "{}", answer.stderr);
     assert!(!out.exists());
@@ -133,10 +129,11 @@ fn a_classifier_becomes_dense_or_is_declined() {
         told.contains("dense: `x` may be larger; one result for each window of 6x5, every 2x2"),
         "{told}"
     );
+    // of the fourth window along H the last row is missing, which the model does not read
     let sizes = ["--set", "N=3", "--set", "H=11", "--set", "W=9"];
     for engine in ["jit", "interpreter"] {
         let ran = fcc(["run", out, "--random", "1", "--engine", engine].iter().chain(&sizes)).ok().stdout;
-        assert!(ran.starts_with("y  float[3,2,3,3]  "), "{ran}");
+        assert!(ran.starts_with("y  float[3,2,4,3]  "), "{ran}");
     }
     let json = fcc(["rewrite", &path, "--dense", "--json", "-o", out]).ok().json();
     assert_eq!(json["dense"]["strides"], serde_json::json!([2, 2]));

@@ -50,7 +50,7 @@ pub fn case(corpus: &Corpus, number: u64) -> Case {
             Case::Bytes(bytes)
         }
         _ => {
-            let mut model = pick(r, &corpus.models).cloned().unwrap_or_default();
+            let Some(mut model) = pick(r, &corpus.models).cloned() else { return Case::Text(String::new()) };
             (0..times).for_each(|_| change_model(r, &mut model));
             Case::Model(Box::new(model))
         }

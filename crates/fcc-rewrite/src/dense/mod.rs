@@ -26,7 +26,8 @@ pub struct Dense {
     pub windows: Windows,
 }
 
-/// The windows of the image that a dense model gives results for.
+/// The windows of the image that a dense model gives results for. Where the model does not read the last pixels of its
+/// image, the last window may reach beyond a larger one by as many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Windows {
     /// The image, `[N,C,spatial...]`.

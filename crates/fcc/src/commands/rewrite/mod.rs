@@ -37,8 +37,8 @@ use verification::{Verified, compare};
   fcc rewrite model.onnx --bisect --dump steps/
   fcc rewrite model.onnx --bisect --check ./my_runtime_accepts
 
-`fcc rules` lists the rules. Exit code 1 if the rewritten model differs from the original, or a proof fails; then
-nothing is written. With --bisect nothing is written either; exit code 1 if a rewrite is found.")]
+`fcc rules` lists the rules. Exit code 1 if the rewritten model differs from the original or a
+proof fails; then nothing is written. --bisect writes no model; exit code 1 if it finds a rewrite.")]
 pub struct Args {
     /// The model, .onnx or .onnxtxt
     model: PathBuf,
