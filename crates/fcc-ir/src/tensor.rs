@@ -330,20 +330,30 @@ impl From<Tensor> for Value {
 macro_rules! dispatch_numeric {
     ($dtype:expr, $T:ident => $body:expr, else $other:expr) => {
         match $dtype {
-            $crate::DType::F32 => {
-                type $T = f32;
-                $body
-            }
-            $crate::DType::F64 => {
-                type $T = f64;
-                $body
-            }
             $crate::DType::F16 => {
                 type $T = $crate::half::f16;
                 $body
             }
             $crate::DType::BF16 => {
                 type $T = $crate::half::bf16;
+                $body
+            }
+            dtype => $crate::dispatch_native!(dtype, $T => $body, else $other),
+        }
+    };
+}
+
+/// As [`dispatch_numeric`], of the types that Rust itself computes in.
+#[macro_export]
+macro_rules! dispatch_native {
+    ($dtype:expr, $T:ident => $body:expr, else $other:expr) => {
+        match $dtype {
+            $crate::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::DType::F64 => {
+                type $T = f64;
                 $body
             }
             $crate::DType::U8 => {

@@ -10,59 +10,90 @@ pub fn verify(model: &Model) -> Result<()> {
     for f in &model.functions {
         verify_graph(&f.body, 0).map_err(|e| e.at(format!("function `{}`", f.name)))?;
     }
-    verify_calls(&model.functions)
+    verify_calls(model)
 }
 
 /// Functions call each other at most this deep.
 const MAX_CALLS: usize = 64;
+/// Nodes of the graph and of all bodies together, each counted as often as it is called.
+const MAX_EXPANDED_NODES: usize = 1 << 22;
 
-/// Checks that no function calls itself, directly or through others, and that calls do not nest too deep.
-fn verify_calls(functions: &[Function]) -> Result<()> {
-    let mut depths = vec![None; functions.len()];
-    (0..functions.len()).try_for_each(|i| call_depth(functions, i, &mut depths, &mut vec![]).map(|_| ()))
+/// Checks that no function calls itself, directly or through others, and that calls are neither too deep nor too many:
+/// a short chain of functions that each call the next one twice would keep inference busy for years.
+fn verify_calls(model: &Model) -> Result<()> {
+    let mut calls = Calls { functions: &model.functions, known: vec![None; model.functions.len()] };
+    (0..model.functions.len()).try_for_each(|i| calls.function(i, &mut vec![]).map(|_| ()))?;
+    let main = calls.graph(&model.graph, &mut vec![])?;
+    check_expanded("the graph", main)
 }
 
-/// How deep calls nest in the function of this index; `open` are those being looked at.
-fn call_depth(
-    functions: &[Function],
-    index: usize,
-    depths: &mut [Option<usize>],
-    open: &mut Vec<usize>,
-) -> Result<usize> {
-    let Some(function) = functions.get(index) else { return Ok(0) };
-    if let Some(known) = depths.get(index).copied().flatten() {
-        return Ok(known);
+fn check_expanded(place: &str, expanded: Expanded) -> Result<()> {
+    if expanded.nodes > MAX_EXPANDED_NODES {
+        let wanted = format!("at most {MAX_EXPANDED_NODES} nodes");
+        return Err(Error::mismatch(place, "more nodes with those of the functions that it calls", wanted));
     }
-    let place = format!("function `{}`", function.name);
-    if open.contains(&index) {
-        return Err(Error::mismatch(place, "calls of itself", "none"));
-    }
-    let mut callees = BTreeSet::new();
-    collect_callees(&function.body, functions, &mut callees);
-    open.push(index);
-    let mut deepest = 0;
-    for callee in callees {
-        // a chain is cut before it is followed: this function must not overflow the stack either
-        let inner =
-            if open.len() < MAX_CALLS { call_depth(functions, callee, depths, open)? } else { MAX_CALLS };
-        deepest = deepest.max(inner + 1);
-    }
-    open.pop();
-    if deepest > MAX_CALLS {
-        return Err(Error::mismatch(place, "calls nested deeper", format!("at most {MAX_CALLS} levels")));
-    }
-    if let Some(slot) = depths.get_mut(index) {
-        *slot = Some(deepest);
-    }
-    Ok(deepest)
+    Ok(())
 }
 
-fn collect_callees(graph: &Graph, functions: &[Function], callees: &mut BTreeSet<usize>) {
-    for op in graph.nodes().into_iter().filter_map(|id| graph.op(id)) {
-        if let Some(f) = call_target(op, functions) {
-            callees.extend(functions.iter().position(|g| std::ptr::eq(f, g)));
+/// A graph or a function with all calls in it expanded.
+#[derive(Debug, Clone, Copy, Default)]
+struct Expanded {
+    /// How deep calls nest.
+    depth: usize,
+    nodes: usize,
+}
+
+struct Calls<'m> {
+    functions: &'m [Function],
+    known: Vec<Option<Expanded>>,
+}
+
+impl Calls<'_> {
+    /// The function of this index; `open` are those being looked at.
+    fn function(&mut self, index: usize, open: &mut Vec<usize>) -> Result<Expanded> {
+        let Some(function) = self.functions.get(index) else { return Ok(Expanded::default()) };
+        if let Some(known) = self.known.get(index).copied().flatten() {
+            return Ok(known);
         }
-        op.attrs.graphs().for_each(|g| collect_callees(g, functions, callees));
+        let place = format!("function `{}`", function.name);
+        if open.contains(&index) {
+            return Err(Error::mismatch(place, "calls of itself", "none"));
+        }
+        // a chain is cut before it is followed: this function must not overflow the stack either
+        if open.len() > MAX_CALLS {
+            return Ok(Expanded { depth: MAX_CALLS, nodes: 0 });
+        }
+        open.push(index);
+        let found = self.graph(&function.body, open)?;
+        open.pop();
+        if found.depth > MAX_CALLS {
+            return Err(Error::mismatch(place, "calls nested deeper", format!("at most {MAX_CALLS} levels")));
+        }
+        check_expanded(&place, found)?;
+        if let Some(slot) = self.known.get_mut(index) {
+            *slot = Some(found);
+        }
+        Ok(found)
+    }
+
+    fn graph(&mut self, graph: &Graph, open: &mut Vec<usize>) -> Result<Expanded> {
+        let functions = self.functions;
+        let mut all = Expanded::default();
+        for op in graph.nodes().into_iter().filter_map(|id| graph.op(id)) {
+            all.nodes = all.nodes.saturating_add(1);
+            let callee = call_target(op, functions);
+            if let Some(i) = callee.and_then(|f| functions.iter().position(|g| std::ptr::eq(f, g))) {
+                let inner = self.function(i, open)?;
+                all.depth = all.depth.max(inner.depth + 1);
+                all.nodes = all.nodes.saturating_add(inner.nodes);
+            }
+            for sub in op.attrs.graphs() {
+                let inner = self.graph(sub, open)?;
+                all.depth = all.depth.max(inner.depth);
+                all.nodes = all.nodes.saturating_add(inner.nodes);
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -168,7 +199,7 @@ mod tests {
 
     #[test]
     fn functions_do_not_call_themselves() {
-        assert_eq!(verify(&chain(30, "Relu")), Ok(()));
+        assert_eq!(verify(&chain(15, "Relu")), Ok(()));
         for n in [1, 2, 30] {
             let error = verify(&chain(n, "d.f0")).unwrap_err().to_string();
             assert_eq!(error, "function `f0`: got calls of itself, wanted none");
@@ -176,6 +207,14 @@ mod tests {
         for n in [100, 20_000] {
             let error = verify(&chain(n, "Relu")).unwrap_err().to_string();
             assert!(error.ends_with("got calls nested deeper, wanted at most 64 levels"), "{error}");
+        }
+    }
+
+    #[test]
+    fn calls_do_not_multiply_without_end() {
+        for n in [30, 60] {
+            let error = verify(&chain(n, "Relu")).unwrap_err().to_string();
+            assert!(error.contains("more nodes with those of the functions that it calls"), "{error}");
         }
     }
 }

@@ -295,6 +295,15 @@ mod tests {
         assert!(size.to_string().contains("within the file's 8 bytes"), "{size}");
     }
 
+    #[test]
+    fn other_keys_change_nothing() {
+        let dir = folder();
+        let plain = [("location", "w.bin"), ("offset", "2"), ("length", "4")];
+        let keys = [("basepath", "/etc"), ("location ", "x"), ("Offset", "0"), ("__class__", "x"), ("", "")];
+        let all: Vec<(&str, &str)> = keys.into_iter().chain(plain).chain(keys).collect();
+        assert_eq!(read(dir.path(), &all, 4).unwrap(), read(dir.path(), &plain, 4).unwrap());
+    }
+
     #[cfg(unix)]
     #[test]
     fn links_and_special_files_are_refused() {

@@ -44,11 +44,13 @@ pub struct Limits {
     pub folded_bytes: u64,
     /// Nodes that one rewrite may make.
     pub nodes: usize,
+    /// Largest extent of a kernel in any direction, as targets that run convolutions have.
+    pub kernel: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { growth_bytes: 256 << 20, folded_bytes: 1 << 20, nodes: 4096 }
+        Limits { growth_bytes: 256 << 20, folded_bytes: 1 << 20, nodes: 4096, kernel: usize::MAX }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Runs passes over a model: every graph in it, every candidate, and the report.
-use crate::builder::{Builder, SharedConstants};
-use crate::context::{Cx, FactMap, Limits, known_constant};
+use crate::apply::{Done, apply};
+use crate::builder::SharedConstants;
+use crate::context::{Cx, FactMap, Limits};
+use crate::count::{constants, constants_of, totals};
 use crate::passes::{Pass, PassKind};
 use crate::report::{Attempt, Outcome, PassSummary, Report, Row, Size};
 use crate::rule::{AnyRule, Declined, Prepared};
 use fcc_ir::infer::infer;
 use fcc_ir::op::Fact;
-use fcc_ir::{At, Error, Function, Graph, Model, NodeId, NodeKind, Result, Slot, ValueId, ValueType, verify};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use fcc_ir::{At, Error, Function, Graph, Model, NodeId, NodeKind, Result, Slot, ValueId, verify};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// When a hook is called.
@@ -66,6 +68,7 @@ const MAX_ROUNDS: usize = 10_000;
 /// Runs the passes in order. The model is verified after each; an error names the pass and leaves the model
 /// in the state that the pass left it in.
 pub fn run(model: &mut Model, passes: &[Pass], options: Options<'_>) -> Result<Report> {
+    refuse_values_named_by_attribute(&model.graph)?;
     infer(&mut model.graph, &model.functions)?;
     let mut driver =
         Driver { options, report: Report::default(), rewrites: 0, growth_bytes: 0, declines: vec![] };
@@ -82,6 +85,19 @@ pub fn run(model: &mut Model, passes: &[Pass], options: Options<'_>) -> Result<R
     done.map(|()| driver.report)
 }
 
+/// `Gradient` names the values that it differentiates in attributes, where neither uses nor renaming are seen.
+fn refuse_values_named_by_attribute(graph: &Graph) -> Result<()> {
+    for id in graph.nodes() {
+        let Some(op) = graph.op(id) else { continue };
+        if op.domain == "ai.onnx.preview.training" && op.op_type == "Gradient" {
+            let what = "Gradient names values in its attributes, which a rewrite could take away";
+            return Err(Error::unsupported(what).at(graph.place(id)));
+        }
+        op.attrs.graphs().try_for_each(refuse_values_named_by_attribute)?;
+    }
+    Ok(())
+}
+
 struct Driver<'h> {
     options: Options<'h>,
     report: Report,
@@ -92,11 +108,13 @@ struct Driver<'h> {
 }
 
 /// One graph of the model during a pass.
-struct Scope<'a> {
-    path: &'a str,
-    functions: &'a [Function],
-    captures: &'a [Fact],
-    constants_as_nodes: bool,
+pub(crate) struct Scope<'a> {
+    pub path: &'a str,
+    pub functions: &'a [Function],
+    /// Facts of what the graph captures, by index.
+    pub captures: &'a [Fact],
+    /// In the body of a function, which has no initializers.
+    pub constants_as_nodes: bool,
 }
 
 impl Driver<'_> {
@@ -262,78 +280,62 @@ impl Driver<'_> {
         if self.options.stop_after.is_some_and(|limit| self.rewrites >= limit) {
             return Ok(None);
         }
-        let (name, op) = (row_name(graph, node), graph.op(node).map(|o| o.op_type.clone()));
-        let mut row = Row {
-            pass: pass.name.into(),
-            rule: String::new(),
-            graph: scope.path.into(),
-            node: name,
-            op: op.unwrap_or_default(),
-            outcome: Outcome::Declined,
-            number: None,
-            reason: None,
-            tried: vec![],
-            before: constants_of(graph, scope.captures, &[node]),
-            after: None,
-            made: vec![],
-        };
+        let mut row = new_row(graph, pass, node, scope);
         for rule in rules {
-            let cx = Cx {
-                graph,
-                facts,
-                functions: scope.functions,
-                captures: scope.captures,
-                limits: &self.options.limits,
-            };
-            let declined = match rule.prepare(&cx, node) {
-                None => continue,
-                Some(Err(declined)) => declined,
-                Some(Ok(prepared)) => match self.admit(&prepared) {
-                    Err(declined) => declined,
-                    Ok(()) => {
-                        if let Some(on_match) = &mut self.options.on_match {
-                            on_match(&Site {
-                                graph,
-                                functions: scope.functions,
-                                captures: scope.captures,
-                                rule: *rule,
-                                node,
-                                replaces: prepared.replaces,
-                                sources: &prepared.sources,
-                                limits: &self.options.limits,
-                                path: scope.path,
-                            })?;
-                        }
-                        let growth = prepared.growth_bytes;
-                        let limit = self.options.limits.nodes;
-                        match apply(graph, facts, shared, scope, limit, node, prepared)
-                            .at(|| format!("rule {} at {}", rule.name(), row.node))?
-                        {
-                            Err(declined) => declined,
-                            Ok(done) => {
-                                self.rewrites += 1;
-                                self.growth_bytes = self.growth_bytes.saturating_add(growth);
-                                row.outcome = Outcome::Rewritten;
-                                row.number = Some(self.rewrites);
-                                row.tried.extend(previous(&mut row.rule, &mut row.reason));
-                                row.rule = rule.name().into();
-                                (row.before, row.after, row.made) =
-                                    (done.before, Some(done.after), done.names);
-                                self.report.rows.push(row);
-                                return Ok(Some(done.made));
-                            }
-                        }
-                    }
-                },
-            };
+            let Some(outcome) = self.attempt(graph, facts, shared, *rule, node, scope)? else { continue };
             row.tried.extend(previous(&mut row.rule, &mut row.reason));
             row.rule = rule.name().into();
-            row.reason = Some(declined);
+            match outcome {
+                Err(declined) => row.reason = Some(declined),
+                Ok(done) => {
+                    row.outcome = Outcome::Rewritten;
+                    row.number = Some(self.rewrites);
+                    (row.before, row.after, row.made) = (done.before, Some(done.after), done.names);
+                    self.report.rows.push(row);
+                    return Ok(Some(done.made));
+                }
+            }
         }
         if row.reason.is_some() {
             self.declines.push(row);
         }
         Ok(None)
+    }
+
+    /// Tries one rule at a node; `None` if the node is no candidate of it.
+    fn attempt(
+        &mut self,
+        graph: &mut Graph,
+        facts: &mut FactMap,
+        shared: &mut SharedConstants,
+        rule: &'static dyn AnyRule,
+        node: NodeId,
+        scope: &Scope<'_>,
+    ) -> Result<Option<Result<Done, Declined>>> {
+        let (functions, captures) = (scope.functions, scope.captures);
+        let cx = Cx { graph, facts, functions, captures, limits: &self.options.limits };
+        let prepared = match rule.prepare(&cx, node) {
+            None => return Ok(None),
+            Some(Err(declined)) => return Ok(Some(Err(declined))),
+            Some(Ok(prepared)) => prepared,
+        };
+        if let Err(declined) = self.admit(&prepared) {
+            return Ok(Some(Err(declined)));
+        }
+        if let Some(on_match) = &mut self.options.on_match {
+            let limits = &self.options.limits;
+            let (replaces, sources, path) = (prepared.replaces, prepared.sources.as_slice(), scope.path);
+            on_match(&Site { graph, functions, captures, rule, node, replaces, sources, limits, path })?;
+        }
+        let growth = prepared.growth_bytes;
+        let place = format!("rule {} at {}", rule.name(), row_name(graph, node));
+        let done =
+            apply(graph, facts, shared, scope, self.options.limits.nodes, node, prepared).at(|| place)?;
+        if done.is_ok() {
+            self.rewrites += 1;
+            self.growth_bytes = self.growth_bytes.saturating_add(growth);
+        }
+        Ok(Some(done))
     }
 
     /// Holds a match to the budget.
@@ -351,139 +353,27 @@ impl Driver<'_> {
     }
 }
 
+/// The row of a candidate that no rule has seen.
+fn new_row(graph: &Graph, pass: &Pass, node: NodeId, scope: &Scope<'_>) -> Row {
+    Row {
+        pass: pass.name.into(),
+        rule: String::new(),
+        graph: scope.path.into(),
+        node: row_name(graph, node),
+        op: graph.op(node).map(|o| o.op_type.clone()).unwrap_or_default(),
+        outcome: Outcome::Declined,
+        number: None,
+        reason: None,
+        tried: vec![],
+        before: constants_of(graph, scope.captures, &[node]),
+        after: None,
+        made: vec![],
+    }
+}
+
 /// The last decline, before another rule's outcome takes its place.
 fn previous(rule: &mut String, reason: &mut Option<Declined>) -> Option<Attempt> {
     reason.take().map(|reason| Attempt { rule: std::mem::take(rule), reason })
-}
-
-struct Done {
-    made: Vec<NodeId>,
-    names: Vec<String>,
-    before: Size,
-    after: Size,
-}
-
-/// Builds the replacement, checks its type, redirects the uses and removes what nothing uses any more.
-fn apply(
-    graph: &mut Graph,
-    facts: &mut FactMap,
-    shared: &mut SharedConstants,
-    scope: &Scope<'_>,
-    max_nodes: usize,
-    at: NodeId,
-    prepared: Prepared<'_>,
-) -> Result<Result<Done, Declined>> {
-    let old = prepared.replaces;
-    let root = row_name(graph, at);
-    let mut builder = Builder {
-        graph,
-        facts,
-        shared,
-        functions: scope.functions,
-        at,
-        root,
-        made: vec![],
-        asked: HashMap::new(),
-        max_nodes,
-        constants_as_nodes: scope.constants_as_nodes,
-    };
-    let built = (prepared.action)(&mut builder);
-    let after = constants_of(builder.graph, scope.captures, &builder.made);
-    let made = std::mem::take(&mut builder.made);
-    let checked = built.and_then(|new| {
-        let (was, is) = (builder.ty(old), builder.ty(new));
-        let kept = keeps_type(&was, &is)?;
-        Ok((new, kept))
-    });
-    let (new, ty) = match checked {
-        Ok(found) => found,
-        Err(declined) => {
-            remove_dead(graph, &[], made.into_iter().rev().collect());
-            return Ok(Err(declined));
-        }
-    };
-    if let Err(why) = redirect(graph, old, new, made.contains(&new.node)) {
-        remove_dead(graph, &[], made.into_iter().rev().collect());
-        return Ok(Err(why.into()));
-    }
-    graph.set_ty(new, ty.clone());
-    let mut fact = facts.get(new).cloned().unwrap_or_default();
-    fact.ty = ty;
-    facts.set(new, fact);
-    let before = remove_dead(graph, scope.captures, vec![old.node]);
-    remove_dead(graph, &[], made.iter().rev().copied().collect());
-    let made: Vec<NodeId> = made.into_iter().filter(|id| graph.contains(*id)).collect();
-    let names = made.iter().filter(|id| graph.op(**id).is_some()).map(|id| row_name(graph, *id)).collect();
-    Ok(Ok(Done { made, names, before, after }))
-}
-
-/// The type that the value has from now on: what is known of both. Errs where they contradict each other.
-fn keeps_type(was: &ValueType, is: &ValueType) -> Result<ValueType, Declined> {
-    let differs = |why: String| Declined::new("type of the replacement", is, format!("{was}: {why}"));
-    if let (Some(a), Some(b)) = (was.as_tensor(), is.as_tensor())
-        && a.shape.is_some()
-        && b.shape.is_none()
-    {
-        return Err(differs("its rank is not known".into()));
-    }
-    was.merge(is).map_err(differs)
-}
-
-/// Redirects the uses of `old` to `new`. A new node takes the old value's name, so that the name keeps its value.
-fn redirect(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool) -> Result<()> {
-    let was_output = graph.is_output(old);
-    let name = graph.value_name(old).to_string();
-    graph.replace_uses(old, new)?;
-    if is_new && !was_output && old != new {
-        let parked = graph.fresh_name(&format!("{name}.replaced"));
-        graph.rename(old, &parked)?;
-        graph.rename(new, &name)?;
-    }
-    Ok(())
-}
-
-/// Removes these nodes if nothing uses them, then what only they used. Answers with the constants they read.
-fn remove_dead(graph: &mut Graph, captures: &[Fact], mut work: Vec<NodeId>) -> Size {
-    let mut removed = Size::default();
-    let mut counted = BTreeSet::new();
-    work.reverse();
-    while let Some(id) = work.pop() {
-        if !graph.contains(id) || matches!(graph.node(id).kind, NodeKind::Input) {
-            continue;
-        }
-        let feeds: Vec<ValueId> =
-            graph.inputs_of(id).into_iter().flatten().chain(graph.captures_of(id)).collect();
-        let constants: Vec<(ValueId, Size)> =
-            feeds.iter().filter_map(|v| Some((*v, size_of(&known_constant(graph, captures, *v)?)))).collect();
-        if graph.remove(id).is_ok() {
-            for (value, size) in constants {
-                if counted.insert(value) {
-                    removed.bytes += size.bytes;
-                    removed.elements += size.elements;
-                }
-            }
-            work.extend(feeds.into_iter().map(|v| v.node));
-        }
-    }
-    removed
-}
-
-/// The constants that these nodes read, each counted once.
-fn constants_of(graph: &Graph, captures: &[Fact], nodes: &[NodeId]) -> Size {
-    let mut read: BTreeMap<ValueId, Size> = BTreeMap::new();
-    for value in nodes.iter().flat_map(|id| graph.inputs_of(*id)).flatten() {
-        if let Some(t) = known_constant(graph, captures, value) {
-            read.insert(value, size_of(&t));
-        }
-    }
-    read.values().fold(Size::default(), |sum, size| Size {
-        bytes: sum.bytes + size.bytes,
-        elements: sum.elements + size.elements,
-    })
-}
-
-fn size_of(t: &fcc_ir::Tensor) -> Size {
-    Size { bytes: t.byte_len() as u64, elements: t.len() as u64 }
 }
 
 /// A node's name in reports: its own, or that of its first output.
@@ -578,46 +468,4 @@ fn unused(graph: &Graph) -> Vec<(String, String)> {
             (row_name(graph, id), kind)
         })
         .collect()
-}
-
-/// Operators and constants of a model, subgraphs and functions included.
-fn totals(model: &Model) -> (usize, Size) {
-    let mut size = constants(&model.graph);
-    let mut nodes = op_count(&model.graph);
-    for f in &model.functions {
-        let more = constants(&f.body);
-        size.bytes += more.bytes;
-        size.elements += more.elements;
-        nodes += op_count(&f.body);
-    }
-    (nodes, size)
-}
-
-fn op_count(graph: &Graph) -> usize {
-    let ops = graph.nodes().into_iter().filter_map(|id| graph.op(id));
-    ops.map(|op| 1 + op.attrs.graphs().map(op_count).sum::<usize>()).sum()
-}
-
-fn constants(graph: &Graph) -> Size {
-    let mut size = Size::default();
-    for id in graph.nodes() {
-        let held = match &graph.node(id).kind {
-            NodeKind::Constant(c) => Some(size_of(&c.tensor)),
-            NodeKind::Op(op) => {
-                for sub in op.attrs.graphs() {
-                    let inner = constants(sub);
-                    size.bytes += inner.bytes;
-                    size.elements += inner.elements;
-                }
-                let value = ValueId { node: id, output: 0 };
-                (op.op_type == "Constant").then(|| graph.constant(value).map(|t| size_of(&t))).flatten()
-            }
-            NodeKind::Input | NodeKind::SparseConstant(_) | NodeKind::Capture(_) => None,
-        };
-        if let Some(held) = held {
-            size.bytes += held.bytes;
-            size.elements += held.elements;
-        }
-    }
-    size
 }

@@ -2,19 +2,27 @@
 //!
 //! - A [`Rule`] is a law with a pattern, a guard that declines with values, and an action that only builds.
 //! - [`run`] drives [`passes`](passes::Pass) over every graph of a model and answers with a [`Report`].
+//! - [`dense`] makes of a classifier a model that slides over larger images.
 //! - [`verify`] compares the rewritten model with the original; [`prove`] decides equality of one linear node.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod builder;
 mod context;
 mod convolution;
+mod count;
+pub mod dense;
 mod driver;
+mod frontier;
 mod linear;
 pub mod passes;
 pub mod prove;
 mod report;
 mod rule;
 mod rules;
+mod same;
+mod side;
+mod sizes;
 mod stretch;
 mod toeplitz;
 pub mod verify;

@@ -112,6 +112,34 @@ pub fn named(name: &str) -> Option<Vec<Pass>> {
     })
 }
 
+/// The passes less a rule or a pass of this name; `None` if none of them holds it.
+pub fn without(passes: &[Pass], name: &str) -> Option<Vec<Pass>> {
+    let mut found = false;
+    let mut left = vec![];
+    // a group stands for the passes that it is made of
+    let members: Vec<&str> = match rule(name) {
+        Some(_) => vec![],
+        None => named(name)?.iter().map(|p| p.name).collect(),
+    };
+    for pass in passes {
+        let mut pass = pass.clone();
+        if pass.name == name || members.contains(&pass.name) {
+            found = true;
+            continue;
+        }
+        if let PassKind::Rules { rules, .. } = &mut pass.kind {
+            let before = rules.len();
+            rules.retain(|r| r.name() != name);
+            found |= rules.len() < before;
+            if rules.is_empty() {
+                continue;
+            }
+        }
+        left.push(pass);
+    }
+    found.then_some(left)
+}
+
 /// The passes of `fcc rewrite MODEL`: clean-up, Linear to Conv, clean-up.
 pub fn default_passes() -> Vec<Pass> {
     [CLEAN_UP, LINEAR_TO_CONV, CLEAN_UP].iter().filter_map(|name| named(name)).flatten().collect()

@@ -10,9 +10,9 @@ use crate::context::known_constant;
 use crate::driver::{Options, Site, run};
 use crate::passes::{Pass, PassKind};
 use crate::report::Outcome;
-use crate::verify::Random;
 use fcc_ir::infer::infer;
 use fcc_ir::interp::{self, Values};
+use fcc_ir::random::Random;
 use fcc_ir::{
     At, Bindings, DType, Dim, Error, Graph, Model, NewNode, NodeId, Result, Tensor, TensorType, Value,
     ValueId, ValueInfo, ValueType,
@@ -119,9 +119,11 @@ fn decide(site: &Site<'_>, node: &str) -> Result<Proof> {
             }
         }
         Method::Probes => {
-            let mut random = Random(0x5eed);
+            let mut random = Random::new(0x5eed);
+            let largest = both.exact_probe(elems)?;
             for probe in 0..PROBES {
-                let x: Vec<f64> = (0..elems).map(|_| (random.next() % 1025) as f64 - 512.0).collect();
+                let x: Vec<f64> =
+                    (0..elems).map(|_| random.below(2 * largest + 1) as f64 - largest as f64).collect();
                 both.same(&given(Tensor::new(shape.clone(), x)?.into())).at(|| format!("probe {probe}"))?;
             }
         }
@@ -263,6 +265,23 @@ impl Both {
                 Ok((input.info.name.clone(), value.as_tensor()?.shape().to_vec()))
             })
             .collect()
+    }
+
+    /// The largest integer up to 512 that a probe of this many elements may hold, so that every sum stays below 2^53.
+    fn exact_probe(&self, elems: usize) -> Result<u64> {
+        let graph = &self.original.graph;
+        let constants =
+            graph.nodes().into_iter().filter_map(|node| graph.constant(ValueId { node, output: 0 }));
+        let weight = constants
+            .filter_map(|t| crate::verify::as_f64s(&t))
+            .flatten()
+            .fold(1.0f64, |largest, v| largest.max(v.abs()));
+        let largest = (2f64.powi(53) / (weight * (elems as f64 + 1.0))).min(512.0);
+        if largest < 1.0 {
+            let wanted = "weights times elements below 2^53, so that sums are exact";
+            return Err(Error::mismatch("integer model", format!("{weight} times {elems}"), wanted));
+        }
+        Ok(largest as u64)
     }
 
     /// Runs both; errors unless the outputs are equal. Answers with how many elements they have.

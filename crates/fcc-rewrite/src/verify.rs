@@ -8,6 +8,7 @@
 //! compared with the original's up to the rounding of their type.
 use crate::stretch::{Compared, Stretches};
 use fcc_ir::interp::{self, Values};
+use fcc_ir::random::Random;
 use fcc_ir::{Bindings, DType, Dim, Error, Model, Result, Tensor, Value, ValueInfo, ValueType};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -352,9 +353,9 @@ fn nameless(info: &ValueInfo, axis: usize) -> String {
     format!("{}[{axis}]", info.name)
 }
 
-/// Inputs of a model: floats uniform in -1..1, small non-negative integers, truth values; the same for the same seed.
+/// Inputs of a model as [`Random::tensor`] draws them; the same for the same seed.
 pub fn inputs(model: &Model, bindings: &Bindings, seed: u64) -> Result<Values> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     model
         .required_inputs()
         .filter(|info| !matches!(info.ty, ValueType::Optional(_)))
@@ -372,50 +373,7 @@ pub fn inputs(model: &Model, bindings: &Bindings, seed: u64) -> Result<Values> {
                     Dim::Sym(e) => Err(Error::mismatch(place(), &e, "an extent that is bound")),
                 })
                 .collect::<Result<_>>()?;
-            Ok((info.name.clone(), random.tensor(ty.dtype, &shape).map_err(|e| e.at(place()))?.into()))
+            Ok((info.name.clone(), random.tensor(ty.dtype, shape).map_err(|e| e.at(place()))?.into()))
         })
         .collect()
-}
-
-/// A small seeded generator.
-pub(crate) struct Random(pub u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-    /// Uniform in -1..1.
-    pub(crate) fn signed(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
-    fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
-        use fcc_ir::half::{bf16, f16};
-        let n = fcc_ir::elem_count(shape)?;
-        macro_rules! fill {
-            ($make:expr) => {
-                Tensor::new(shape, (0..n).map(|_| $make).collect::<Vec<_>>())
-            };
-        }
-        match dtype {
-            DType::F32 => fill!(self.signed() as f32),
-            DType::F64 => fill!(self.signed()),
-            DType::F16 => fill!(f16::from_f64(self.signed())),
-            DType::BF16 => fill!(bf16::from_f64(self.signed())),
-            DType::Bool => Tensor::from_bools(shape, (0..n).map(|_| self.next() & 64 == 0)),
-            DType::U8 => fill!((self.next() >> 20) as u8),
-            DType::I8 => fill!((self.next() >> 20) as i8),
-            // indices and lengths: small ones are valid most often
-            DType::I64 => fill!(((self.next() >> 20) % 4) as i64),
-            DType::I32 => fill!(((self.next() >> 20) % 4) as i32),
-            DType::I16 => fill!(((self.next() >> 20) % 4) as i16),
-            DType::U16 => fill!(((self.next() >> 20) % 4) as u16),
-            DType::U32 => fill!(((self.next() >> 20) % 4) as u32),
-            DType::U64 => fill!((self.next() >> 20) % 4),
-            DType::String => Tensor::from_strings(shape, (0..n).map(|i| format!("s{}", i % 3))),
-            other => Err(Error::unsupported(format!("inputs of type {other}"))),
-        }
-    }
 }

@@ -124,3 +124,66 @@ fn a_weight_of_another_rank_or_a_bias_of_another_length_is_declined_or_refused()
         }
     }
 }
+
+#[test]
+fn a_rule_is_left_out_of_every_pass_that_holds_it() {
+    let names = |passes: &[passes::Pass]| -> Vec<String> {
+        let rules = |p: &passes::Pass| match &p.kind {
+            passes::PassKind::Rules { rules, .. } => {
+                rules.iter().map(|r| r.name()).collect::<Vec<_>>().join(" ")
+            }
+            passes::PassKind::RemoveUnused => String::new(),
+        };
+        passes.iter().map(|p| format!("{}: {}", p.name, rules(p))).collect()
+    };
+    let all = passes::default_passes();
+    let less = passes::without(&all, "linear-to-full-kernel-conv").unwrap();
+    assert!(
+        names(&less).contains(&"linear-to-conv: linear-to-pointwise-conv".to_string()),
+        "{:?}",
+        names(&less)
+    );
+    let less = passes::without(&all, "fold-constants").unwrap();
+    assert!(!names(&less).iter().any(|n| n.contains("fold-constants")), "{:?}", names(&less));
+    assert_eq!(names(&less).len(), names(&all).len());
+    // a group is all of its passes
+    let less = passes::without(&all, "clean-up").unwrap();
+    assert_eq!(less.iter().map(|p| p.name).collect::<Vec<_>>(), ["linear-to-conv", "cancel-layouts"]);
+    assert!(passes::without(&all, "conv-to-im2col-gemm").is_none() && passes::without(&all, "x").is_none());
+}
+
+#[test]
+fn a_kernel_larger_than_the_target_takes_is_declined_with_its_extents() {
+    let mut net = Net::new(17, 5);
+    let x = net.input("x", &[None, Some(2), Some(5), Some(3)]);
+    let f = net.op("Flatten", "flat", &[x], Attrs::new());
+    let w = net.weight("w", &[30, 4]);
+    let y = net.op("Gemm", "fc", &[f, w], Attrs::new());
+    let model = net.output(y);
+    for (kernel, kernels) in [(5, "[5,3]"), (4, "[1,1]")] {
+        let limits = fcc_rewrite::Limits { kernel, ..Default::default() };
+        let (rewritten, report) =
+            rewrite_with(&model, &["linear-to-conv"], Options { limits, ..Options::default() });
+        let text =
+            fcc_ir::text::print(&rewritten, &fcc_ir::text::PrintOptions::readable()).replace(", ", ",");
+        assert!(text.contains(&format!("kernel_shape = {kernels}")), "{text}");
+        let declined = report.rows.iter().flat_map(|r| &r.tried).map(|t| t.reason.to_string());
+        let want = ["kernel_shape: got [5, 3], need at most 4 in each direction"];
+        assert_eq!(declined.collect::<Vec<_>>(), if kernel == 4 { &want[..] } else { &[] });
+    }
+}
+
+#[test]
+fn a_model_whose_values_attributes_name_is_refused() {
+    let mut model = fcc_ir::text::parse(
+        r#"<ir_version: 8, opset_import: ["" : 17, "ai.onnx.preview.training" : 1]>
+        main (float a, float b) => (float c, float da) {
+            e = Identity(a)
+            c = Add(e, b)
+            [grad] da = ai.onnx.preview.training.Gradient<xs = ["e"], y = "c">(e)
+        }"#,
+    )
+    .unwrap();
+    let why = fcc_rewrite::run(&mut model, &passes::default_passes(), Options::default()).unwrap_err();
+    assert!(why.to_string().contains("grad") && why.to_string().contains("in its attributes"), "{why}");
+}

@@ -163,3 +163,102 @@ fn a_wrong_rule_is_found_by_proof_and_by_comparison() {
     fcc_rewrite::run(&mut copy, &[pass], fcc_rewrite::Options::default()).unwrap();
     assert_eq!(verify(&original, &copy).difference.unwrap().value, "y");
 }
+
+/// Two models in the text form over the same inputs, of this opset.
+fn pair(header: &str, original: &str, rewritten: &str) -> (Model, Model) {
+    let model =
+        |body: &str| parse(&format!(r#"<ir_version: 8, opset_import: ["" : 17]> {header} {{ {body} }}"#));
+    (model(original), model(rewritten))
+}
+
+const SQUARE: &str =
+    "main (float[N,3,4] x) => (float[N,4,3] a, y) <float[3,2] w = {1.5,-0.3,0.7,2.1,-1.1,0.9}>";
+
+#[test]
+fn a_side_that_computes_what_the_other_reads_is_no_difference() {
+    // y reads `a` in the original and `r` in the rewritten model; both are half zeros
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[N,3,4] x) => (float[N,4,3] a, float[4,N,3] y) {
+            r = Relu(x)
+            a = Transpose<perm = [0, 2, 1]>(r)
+            y = Transpose<perm = [1, 0, 2]>(a)
+        }"#;
+    let original = parse(text);
+    let (rewritten, report) = rewrite(&original, &["merge-transposes"]);
+    assert!(common::fired(&report, "merge-transposes"), "{report}");
+    let found = verify(&original, &rewritten);
+    assert!(found.is_same(), "{found}");
+    assert!(found.trials.iter().all(|t| t.values == 1), "{found}");
+}
+
+#[test]
+fn a_duplicate_that_goes_is_no_difference() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (float[N,4] x) => (float[N,4] p, float[N,4] y) {
+            e = Exp(x)
+            c = Clip(x)
+            r = Relu(c)
+            p = Tanh(r)
+            q = Tanh(r)
+            s = Add(q, e)
+            y = Mul(s, p)
+        }"#;
+    let original = parse(text);
+    let (rewritten, report) = rewrite(&original, &["merge-duplicates"]);
+    assert!(common::fired(&report, "merge-duplicates"), "{report}");
+    let found = verify(&original, &rewritten);
+    assert!(found.is_same(), "{found}");
+}
+
+#[test]
+fn a_value_that_both_sides_read_beside_what_it_is_made_of_is_no_difference() {
+    let header = "main (float[N,4] x) => (float[N,4] p, float[N,4] q, float[N,4] y)";
+    let shared = "r = Relu(x) p = Tanh(r) q = Tanh(r)";
+    let (original, rewritten) =
+        pair(header, &format!("{shared} y = Add(p, q)"), &format!("{shared} y = Add(p, p)"));
+    let found = verify(&original, &rewritten);
+    assert!(found.is_same(), "{found}");
+    // q is p, but not its double
+    let (original, rewritten) =
+        pair(header, &format!("{shared} y = Add(p, q)"), &format!("{shared} t = Add(p, p) y = Add(t, p)"));
+    assert_eq!(verify(&original, &rewritten).difference.unwrap().value, "y");
+}
+
+#[test]
+fn a_value_keeps_its_sign_where_zeros_are_filled() {
+    let header = "main (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1.5,-0.3,0.7,2.1,-1.1,0.9}>";
+    let (original, rewritten) =
+        pair(header, "r = Relu(x) s = Relu(r) y = MatMul(s, w)", "r = Relu(x) y = MatMul(r, w)");
+    let found = verify(&original, &rewritten);
+    assert!(found.is_same(), "{found}");
+    let (original, rewritten) = pair(
+        header,
+        "n = Neg(x) r = Relu(x) s = Abs(r) y = MatMul(s, w)",
+        "n = Neg(x) r = Relu(x) s = Neg(r) y = MatMul(s, w)",
+    );
+    assert_eq!(verify(&original, &rewritten).difference.unwrap().value, "s");
+}
+
+#[test]
+fn a_weight_wrong_in_the_last_place_is_found_where_the_sides_read_different_values() {
+    let body = "r = Relu(x) a = Transpose<perm = [0, 2, 1]>(r)";
+    let through = |w: &str| format!("{body} b = Transpose<perm = [0, 2, 1]>(r) y = MatMul(b, {w})");
+    let (original, same) = pair(SQUARE, &format!("{body} y = MatMul(a, w)"), &through("w"));
+    let found = verify(&original, &same);
+    assert!(found.is_same(), "{found}");
+    let spoiled = SQUARE.replace("2.1", "2.1000002");
+    let (_, wrong) = pair(&spoiled, &format!("{body} y = MatMul(a, w)"), &through("w"));
+    assert_eq!(verify(&original, &wrong).difference.unwrap().value, "y");
+}
+
+#[test]
+fn extents_that_only_one_side_reads_open_nothing() {
+    let header = "main (float[N,3] x) => (float[N,3] r, float[1,M] y)";
+    let (original, rewritten) = pair(
+        header,
+        "e = Exp(x) r = Relu(e) s = Shape(r) n = Size(x) z = Reshape(r, s) t = Flatten<axis = 0>(z) y = Tanh(t)",
+        "e = Exp(x) r = Relu(e) t = Flatten<axis = 0>(r) y = Tanh(t)",
+    );
+    let found = verify(&original, &rewritten);
+    assert!(found.is_same(), "{found}");
+}

@@ -179,51 +179,12 @@ pub(crate) use with_real;
 
 /// Evaluates `$body` with `$T` bound to the type a float or integer dtype computes in; errors on any other dtype.
 macro_rules! with_num {
-    ($dtype:expr, $T:ident => $body:expr) => {
-        match $dtype {
-            $crate::DType::F32 | $crate::DType::F16 | $crate::DType::BF16 => {
-                type $T = f32;
-                $body
-            }
-            $crate::DType::F64 => {
-                type $T = f64;
-                $body
-            }
-            $crate::DType::U8 => {
-                type $T = u8;
-                $body
-            }
-            $crate::DType::I8 => {
-                type $T = i8;
-                $body
-            }
-            $crate::DType::U16 => {
-                type $T = u16;
-                $body
-            }
-            $crate::DType::I16 => {
-                type $T = i16;
-                $body
-            }
-            $crate::DType::U32 => {
-                type $T = u32;
-                $body
-            }
-            $crate::DType::I32 => {
-                type $T = i32;
-                $body
-            }
-            $crate::DType::U64 => {
-                type $T = u64;
-                $body
-            }
-            $crate::DType::I64 => {
-                type $T = i64;
-                $body
-            }
-            other => return Err($crate::op::unsupported_dtype(other)),
-        }
-    };
+    ($dtype:expr, $T:ident => $body:expr) => {{
+        let dtype = $dtype;
+        let narrow = matches!(dtype, $crate::DType::F16 | $crate::DType::BF16);
+        let computed = if narrow { $crate::DType::F32 } else { dtype };
+        $crate::dispatch_native!(computed, $T => $body, else return Err($crate::op::unsupported_dtype(dtype)))
+    }};
 }
 pub(crate) use with_num;
 

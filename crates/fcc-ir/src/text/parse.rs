@@ -5,6 +5,7 @@ use super::cursor::Cursor;
 use super::values::{self, AttrText, AttrTextValue};
 use crate::attr::{AttrValue, Attrs, ConstSparse};
 use crate::{At, Error, Function, Graph, Model, Opsets, Result, Tensor, ValueInfo, ValueType};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A graph as it stands in a text: values are names.
@@ -311,12 +312,11 @@ fn attrs(c: &mut Cursor<'_>, n: &mut NodeText) -> Result<()> {
     }
     let start = c.clone();
     n.attrs = c.items(b'>', values::attr)?;
-    for (i, attr) in n.attrs.iter().enumerate() {
-        if n.attrs[..i].iter().any(|a| a.name == attr.name) {
-            return Err(start.clone().bad(format!("attribute `{}` twice", attr.name), "once"));
-        }
+    let mut seen = BTreeSet::new();
+    match n.attrs.iter().find(|a| !seen.insert(a.name.as_str())) {
+        Some(attr) => Err(start.clone().bad(format!("attribute `{}` twice", attr.name), "once")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 impl AttrText {

@@ -41,6 +41,7 @@ rule_type! {
     /// # Declines
     /// - the weight is not constant, can be overridden by callers, or is dequantised at run time;
     /// - the input does not come from a flattened value of rank 3 to 5 with fixed channels and spatial extents;
+    /// - an extent of the image is larger than the largest kernel allowed (`--max-kernel`);
     /// - `beta` times the constant bias would have to be rounded;
     /// - `transA`, a constant left operand, an input that is not `[N, features]`.
     pub(crate) struct LinearToFullKernelConv = "linear-to-full-kernel-conv";
@@ -54,6 +55,8 @@ pub(crate) struct Plan {
     flattened: Vec<usize>,
     /// `order[i]`: which axis of `flattened` is the i-th axis of the source after N.
     order: Vec<usize>,
+    /// The spatial extents of the source.
+    kernel: Vec<usize>,
 }
 
 impl Rule for LinearToFullKernelConv {
@@ -78,24 +81,28 @@ impl Rule for LinearToFullKernelConv {
         })?;
         let shape = cx.need_shape(image)?;
         let flattened: Vec<usize> = shape.iter().skip(1).filter_map(Dim::known).collect();
-        let (source, order) = match transpose_behind(cx, image) {
+        let (source, order): (ValueId, Vec<usize>) = match transpose_behind(cx, image) {
             Some((x, perm)) if perm.first() == Some(&0) => {
                 // axis j of x is axis i of the image where perm[i] = j
                 (x, inverse(&perm).into_iter().skip(1).map(|i| i - 1).collect())
             }
             _ => (image, (0..flattened.len()).collect()),
         };
+        let kernel: Vec<usize> = order.iter().skip(1).filter_map(|&i| flattened.get(i).copied()).collect();
+        if kernel.iter().any(|&n| n > cx.limits().kernel) {
+            let need = format!("at most {} in each direction", cx.limits().kernel);
+            return Err(Declined::new("kernel_shape", format!("{kernel:?}"), need));
+        }
         Ok(Match {
             replaces: linear.out,
             sources: linear.sources(source),
             growth_bytes: 0,
-            plan: Plan { linear, source, flattened, order },
+            plan: Plan { linear, source, flattened, order, kernel },
         })
     }
     fn action(&self, plan: Plan, b: &mut Builder<'_>) -> Result<ValueId, Declined> {
-        let Plan { linear, source, flattened, order } = plan;
+        let Plan { linear, source, flattened, order, kernel } = plan;
         let (w, alpha_is_in) = linear.kernel(b, &flattened, &order, 0)?;
-        let kernel: Vec<usize> = order.iter().skip(1).filter_map(|&i| flattened.get(i).copied()).collect();
         linear.with_rest(b, alpha_is_in, |b, bias| {
             let conv = b.conv(source, w, bias, &kernel)?;
             if linear.weight_is_vector {

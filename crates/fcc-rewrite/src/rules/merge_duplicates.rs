@@ -2,7 +2,7 @@
 use crate::builder::Builder;
 use crate::context::Cx;
 use crate::rule::{Declined, Match, Rule, rule_type};
-use crate::stretch::same_attrs;
+use crate::same::same_attrs;
 use fcc_ir::{NodeId, Op, Slot, ValueId};
 
 rule_type! {

@@ -24,4 +24,4 @@ pub(crate) use merge_reshapes::MergeReshapes;
 pub(crate) use merge_transposes::MergeTransposes;
 pub(crate) use pointwise_to_matmul::PointwiseConvToMatmul;
 pub(crate) use remove_identities::RemoveIdentities;
-pub(crate) use sink_layout::SinkLayout;
+pub(crate) use sink_layout::{BROADCASTING, SinkLayout, UNARY};

@@ -39,7 +39,7 @@ rule_type! {
 }
 
 /// Elementwise operators of one value (the rest are scalars).
-const UNARY: &[&str] = &[
+pub(crate) const UNARY: &[&str] = &[
     "Abs",
     "Cast",
     "Ceil",
@@ -70,7 +70,8 @@ const UNARY: &[&str] = &[
     "ThresholdedRelu",
 ];
 /// Elementwise operators of several values that broadcast.
-const BROADCASTING: &[&str] = &["Add", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum"];
+pub(crate) const BROADCASTING: &[&str] =
+    &["Add", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum"];
 
 /// A change of how elements are indexed, before an elementwise operator.
 enum Layout {

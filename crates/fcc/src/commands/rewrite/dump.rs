@@ -1,0 +1,37 @@
+//! `--dump`: the model as text, as it was and after each pass.
+use super::super::Failure;
+use fcc_ir::Model;
+use fcc_ir::text::{PrintOptions, print};
+use fcc_onnx::write_file;
+use std::path::{Path, PathBuf};
+
+/// A folder that texts of models are written into, numbered.
+pub struct Dump {
+    folder: PathBuf,
+    written: usize,
+    failed: Option<fcc_onnx::Error>,
+}
+
+impl Dump {
+    /// Makes the folder. Errors if that does not work.
+    pub fn new(folder: &Path) -> Result<Self, Failure> {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| Failure::input(format!("cannot make the folder: {e}")).in_file(folder))?;
+        Ok(Dump { folder: folder.into(), written: 0, failed: None })
+    }
+
+    /// Writes `NN-NAME.txt`, beside the target and renamed. The first error is kept for [`Dump::finish`].
+    pub fn add(&mut self, name: &str, model: &Model) {
+        let path = self.folder.join(format!("{:02}-{name}.txt", self.written));
+        self.written += 1;
+        let text = print(model, &PrintOptions::readable());
+        if let (None, Err(e)) = (&self.failed, write_file(&path, text.as_bytes())) {
+            self.failed = Some(e);
+        }
+    }
+
+    /// The first error of writing.
+    pub fn finish(&mut self) -> Result<(), fcc_onnx::Error> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+}

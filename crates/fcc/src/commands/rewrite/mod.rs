@@ -1,0 +1,285 @@
+//! `fcc rewrite`: rules over a model, checked, and the result as a file.
+mod bisect;
+mod dump;
+mod proofs;
+mod verification;
+
+use super::common::{SetArg, load, not_the_same};
+use super::out::{Out, complain};
+use super::progress::Progress;
+use super::{CompileArgs, Failure};
+use dump::Dump;
+use fcc_ir::Model;
+use fcc_ir::text::{PrintOptions, print};
+use fcc_onnx::{SaveOptions, write_file};
+use fcc_rewrite::dense::{self, Windows};
+use fcc_rewrite::passes::{Pass, default_passes, named, names, without};
+use fcc_rewrite::{Limits, Moment, Report, Site};
+use proofs::Proofs;
+use serde_json::{Value as Json, json};
+use std::path::{Path, PathBuf};
+use verification::{Verified, compare};
+
+/// Rewrite a model and write it back as ONNX
+///
+/// Without --rule: clean-up and Linear to Conv (a kernel of the input's full size where there is one, else 1x1),
+/// verified. The table of what was rewritten or declined, and why, is printed; MODEL.fcc.onnx is written beside the
+/// input.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  fcc rewrite model.onnx
+  fcc rewrite model.onnx --rule conv-to-toeplitz-gemm --set batch=1 --verify -o toeplitz.onnx
+  fcc rewrite model.onnx --rule clean-up --rule linear-to-pointwise-conv --report report.json
+  fcc rewrite model.onnx --rule none -o copy.onnx
+  fcc rewrite model.onnx --skip linear-to-full-kernel-conv --prove --dump steps/
+  fcc rewrite model.onnx --max-kernel 11
+  fcc rewrite classifier.onnx --dense -o detector.onnx
+  fcc rewrite model.onnx --bisect --dump steps/
+  fcc rewrite model.onnx --bisect --check ./my_runtime_accepts
+
+`fcc rules` lists the rules. Exit code 1 if the rewritten model differs from the original or a
+proof fails; then nothing is written. --bisect writes no model; exit code 1 if it finds a rewrite.")]
+pub struct Args {
+    /// The model, .onnx or .onnxtxt
+    model: PathBuf,
+    /// Where to write; text if it ends in .onnxtxt [default: MODEL.fcc.onnx beside the input]
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// Apply this rule or group of rules; several in the order given; `none` only loads and saves
+    #[arg(long = "rule", value_name = "NAME")]
+    rules: Vec<String>,
+    /// Leave this rule or group out, also of groups that hold it
+    #[arg(long, value_name = "NAME")]
+    skip: Vec<String>,
+    #[command(flatten)]
+    set: SetArg,
+    /// Compare with the original on seeded inputs, several batch sizes where the batch is symbolic
+    #[arg(long)]
+    verify: bool,
+    /// Do not verify where no --rule is given
+    #[arg(long, conflicts_with = "verify")]
+    no_verify: bool,
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// Prove each rewrite of a linear layer: with distinct integers as weights, every coefficient of both is read out
+    /// exactly (above 2,097,152 coefficients, 12 exact integer vectors probe them)
+    #[arg(long)]
+    prove: bool,
+    /// Write the model as text into this folder: as it was, and after each pass
+    #[arg(long, value_name = "DIR")]
+    dump: Option<PathBuf>,
+    /// Find the first rewrite after which verification fails; with --dump, write the model before and after it
+    #[arg(long, conflicts_with_all = ["output", "in_place", "prove", "no_verify", "dense", "report", "external_data"])]
+    bisect: bool,
+    /// With --bisect: a program that is given the rewritten model's path and exits with 0 if it is right
+    #[arg(long, value_name = "PROGRAM", requires = "bisect")]
+    check: Option<PathBuf>,
+    /// Let a classifier slide: the image's extents become symbolic, the output [N,K] becomes [N,K,H',W'], one result for
+    /// each window of the size that the model had; held against the original on every window
+    #[arg(long)]
+    dense: bool,
+    /// Decline Convs with a kernel of more than N in any direction
+    #[arg(long, value_name = "N")]
+    max_kernel: Option<usize>,
+    /// Write what was rewritten and declined, one row a node
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+    /// Put large initializers into a file of their own beside the model
+    #[arg(long)]
+    external_data: bool,
+    /// How many MiB all rewrites together may add to the model's constants
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    budget: u64,
+    /// Write over the input
+    #[arg(long, conflicts_with = "output")]
+    in_place: bool,
+    /// Print the report as JSON in place of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that came of a run.
+struct Outcome {
+    report: Report,
+    verified: Verified,
+    proofs: Option<Proofs>,
+    dense: Option<Windows>,
+}
+
+/// Rewrites, verifies, reports, writes.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    if args.bisect {
+        return bisect::run(args);
+    }
+    let passes = passes(args)?;
+    let target = target(args)?;
+    let mut model = load(&args.model)?;
+    args.set.apply(&mut model)?;
+    let outcome = outcome(args, &mut model, &passes)?;
+    if let Some(path) = &args.report {
+        let mut text = serde_json::to_string_pretty(&as_json(&outcome)).unwrap_or_default();
+        text.push('\n');
+        write_file(path, text.as_bytes())?;
+    }
+    let mut out = Out::new();
+    let told = tell(&mut out, args, &outcome);
+    if told.is_err() {
+        out.flush();
+        return told;
+    }
+    let bytes = write(args, &model, &target)?;
+    if !args.json {
+        out.line(format_args!("wrote {} ({bytes} bytes)", target.display()))?;
+    }
+    out.finish()
+}
+
+/// Rewrites the model in place and holds it against what it was.
+fn outcome(args: &Args, model: &mut Model, passes: &[Pass]) -> Result<Outcome, Failure> {
+    let mut progress = Progress::new();
+    let verify = args.verify || (args.rules.is_empty() && !args.no_verify);
+    let original = (verify || args.dense).then(|| model.clone());
+    progress.show(|| "rewriting".into());
+    let (report, proofs) = rewrite(args, model, passes)?;
+    progress.show(|| "verifying".into());
+    let verified = match original.as_ref().filter(|_| verify) {
+        Some(original) => compare(original, model, &args.compile.options()),
+        None => Verified::NotAsked,
+    };
+    let dense = match original.as_ref().filter(|_| args.dense) {
+        Some(original) => {
+            let in_file = |e: Failure| e.in_file(&args.model);
+            let made = dense::dense(model).map_err(|d| in_file(Failure::input(format!("--dense: {d}"))))?;
+            progress.show(|| "verifying every window".into());
+            let differs = dense::check(original, model, &made.model, &made.windows);
+            if let Some(why) = differs.map_err(|e| in_file(e.into()))? {
+                complain(&format!("verification of --dense: {why}"));
+                return Err(Failure::Check);
+            }
+            *model = made.model;
+            Some(made.windows)
+        }
+        None => None,
+    };
+    Ok(Outcome { report, verified, proofs, dense })
+}
+
+/// Says what was done; errs where the model must not be written.
+fn tell(out: &mut Out, args: &Args, outcome: &Outcome) -> Result<(), Failure> {
+    if args.json {
+        out.json(&as_json(outcome))?;
+    } else {
+        out.text(&outcome.report.to_table())?;
+    }
+    if let Some(proofs) = &outcome.proofs {
+        proofs.tell(out, &outcome.report, args.json)?;
+    }
+    verification::tell(out, args, &outcome.verified)?;
+    match &outcome.dense {
+        Some(windows) if !args.json => out.line(windows),
+        _ => Ok(()),
+    }
+}
+
+/// The passes of the rules in the order given, or those of a plain `fcc rewrite`, less those left out.
+fn passes(args: &Args) -> Result<Vec<Pass>, Failure> {
+    let mut passes = if args.rules.is_empty() { default_passes() } else { vec![] };
+    for rule in &args.rules {
+        let found = named(rule).ok_or_else(|| {
+            Failure::input(format!("--rule: got `{rule}`, wanted none, {}", names().join(", ")))
+        })?;
+        passes.extend(found);
+    }
+    for rule in &args.skip {
+        passes = without(&passes, rule).ok_or_else(|| {
+            Failure::input(format!(
+                "--skip: got `{rule}`, wanted a rule or group of this run (see `fcc rules`)"
+            ))
+        })?;
+    }
+    Ok(passes)
+}
+
+fn target(args: &Args) -> Result<PathBuf, Failure> {
+    if args.in_place {
+        return Ok(args.model.clone());
+    }
+    let target = args.output.clone().unwrap_or_else(|| args.model.with_extension("fcc.onnx"));
+    not_the_same(&target, &args.model, "-o (or give --in-place)")?;
+    if let Some(report) = &args.report {
+        not_the_same(report, &args.model, "--report")?;
+    }
+    Ok(target)
+}
+
+fn limits(args: &Args) -> Limits {
+    Limits {
+        growth_bytes: args.budget.saturating_mul(1 << 20),
+        kernel: args.max_kernel.unwrap_or(usize::MAX),
+        ..Limits::default()
+    }
+}
+
+/// Runs the passes, with a proof of each rewrite and a dump after each pass where these are asked for.
+fn rewrite(args: &Args, model: &mut Model, passes: &[Pass]) -> Result<(Report, Option<Proofs>), Failure> {
+    let mut dump = args.dump.as_deref().map(Dump::new).transpose()?;
+    let mut proofs = args.prove.then(Proofs::default);
+    if let Some(dump) = &mut dump {
+        dump.add("input", model);
+    }
+    // without passes nothing is touched, and nothing in the model can be refused
+    let done = if passes.is_empty() {
+        Ok(Report::default())
+    } else {
+        let mut hook = |moment: Moment, _: usize, name: &str, model: &Model| {
+            if let (Moment::After, Some(dump)) = (moment, &mut dump) {
+                dump.add(name, model);
+            }
+        };
+        let mut on_match = |site: &Site<'_>| proofs.as_mut().map_or(Ok(()), |proofs| proofs.add(site));
+        let options = fcc_rewrite::Options {
+            limits: limits(args),
+            stop_after: None,
+            hook: Some(&mut hook),
+            on_match: Some(&mut on_match),
+        };
+        fcc_rewrite::run(model, passes, options)
+    };
+    if let Some(mut dump) = dump {
+        dump.finish()?;
+    }
+    match (done, proofs) {
+        (Ok(report), proofs) => Ok((report, proofs)),
+        (Err(e), Some(proofs)) if proofs.failed().is_some() => {
+            complain(&e.to_string());
+            Err(Failure::Check)
+        }
+        (Err(e), _) => Err(Failure::from(e).in_file(&args.model)),
+    }
+}
+
+fn write(args: &Args, model: &Model, target: &Path) -> Result<u64, Failure> {
+    if target.extension().is_some_and(|e| e == "onnxtxt") {
+        let text = print(model, &PrintOptions::whole());
+        write_file(target, text.as_bytes())?;
+        return Ok(text.len() as u64);
+    }
+    let options = SaveOptions {
+        external_data: args.external_data,
+        input: Some(args.model.clone()),
+        overwrite_input: args.in_place,
+    };
+    let saved = fcc_onnx::save(model, target, &options)?;
+    Ok(saved.model_bytes + saved.data.map_or(0, |(_, bytes)| bytes))
+}
+
+/// The report, with the fields `verification`, `proofs` (null, or one object a layer) and `dense` (null, or the windows).
+fn as_json(outcome: &Outcome) -> Json {
+    let mut json = serde_json::to_value(&outcome.report).unwrap_or_default();
+    if let Json::Object(fields) = &mut json {
+        fields.insert("verification".into(), verification::as_json(&outcome.verified));
+        fields.insert("proofs".into(), json!(outcome.proofs.as_ref().map(|p| p.as_json(&outcome.report))));
+        fields.insert("dense".into(), json!(outcome.dense));
+    }
+    json
+}
