@@ -24,6 +24,29 @@ pub struct Options {
     pub precision: Precision,
     /// Whether operators are compiled at all: without, each is a step of the interpreter.
     pub kernels: bool,
+    /// Told which weights have been packed and need not stay in memory as the file has them.
+    pub release: Option<Release>,
+}
+
+/// What is called with bytes of weights that are not needed for now: whoever owns them may let go of their pages, if it
+/// can bring them back unasked, as a mapped file can.
+#[derive(Clone)]
+pub struct Release(Arc<dyn Fn(&[u8]) + Send + Sync>);
+
+impl Release {
+    /// Calls this function.
+    pub fn new(release: impl Fn(&[u8]) + Send + Sync + 'static) -> Release {
+        Release(Arc::new(release))
+    }
+    pub(crate) fn call(&self, bytes: &[u8]) {
+        (self.0)(bytes);
+    }
+}
+
+impl fmt::Debug for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Release")
+    }
 }
 
 impl Default for Options {
@@ -36,6 +59,7 @@ impl Default for Options {
             isa: Isa::Avx512,
             precision: Precision::F32,
             kernels: true,
+            release: None,
         }
     }
 }

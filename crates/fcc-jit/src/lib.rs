@@ -21,7 +21,7 @@ mod precision;
 mod segment;
 
 pub use asm::Isa;
-pub use compiled::{CompiledModel, Options, compile};
+pub use compiled::{CompiledModel, Options, Release, compile};
 pub use declined::Declined;
 pub use module::TaskSpan;
 pub use plan::{NodeInfo, Plan, PlanInfo, Profile, ProfiledStep, StepInfo, Work};

@@ -31,6 +31,7 @@ use bytes::Bytes;
 use fcc_ir::Model;
 
 pub use error::{Error, ErrorKind, Result};
+pub use map::release;
 
 pub use npy::{from_npy_bytes, read_npy, read_npz, to_npy_bytes, write_npy, write_npz};
 pub use stage::write_file;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 
@@ -48,12 +49,65 @@ pub(crate) fn map(file: &File, path: &Path) -> Result<Bytes> {
     // be enforced by any program that maps files; all values read from them are checked plain data
     // (any bit pattern is valid), so a change gives wrong numbers or SIGBUS, not memory unsafety of our own.
     let mapping = unsafe { memmap2::Mmap::map(file) }.map_err(|e| Error::io("map", path, &e))?;
-    Ok(Bytes::from_owner(mapping))
+    let mapping = Arc::new(mapping);
+    let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+    live.retain(|m| m.strong_count() > 0);
+    live.push(Arc::downgrade(&mapping));
+    Ok(Bytes::from_owner(Mapped(mapping)))
+}
+
+struct Mapped(Arc<memmap2::Mmap>);
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The mappings that something still reads.
+static LIVE: Mutex<Vec<Weak<memmap2::Mmap>>> = Mutex::new(vec![]);
+
+/// Lets go of the memory behind bytes of a mapped file; whoever reads them again gets them from the file again. Bytes
+/// that lie elsewhere are left alone.
+#[allow(unsafe_code)]
+pub fn release(bytes: &[u8]) {
+    #[cfg(unix)]
+    {
+        let start = bytes.as_ptr() as usize;
+        let live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        for mapping in live.iter().filter_map(Weak::upgrade) {
+            let base = mapping.as_ptr() as usize;
+            let Some(offset) = start.checked_sub(base).filter(|o| o + bytes.len() <= mapping.len()) else {
+                continue;
+            };
+            // SAFETY: the mapping is of a file, read-only, and never written, so its pages hold nothing that is not in
+            // the file: dropping them changes no byte that anyone reads, now or later. What is said above of files that
+            // other programs change holds here too.
+            let done = unsafe {
+                mapping.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, bytes.len())
+            };
+            // it was advice: memory that stays is no error
+            drop(done);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn released_bytes_are_there_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers");
+        let numbers: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        std::fs::write(&path, &numbers).unwrap();
+        let bytes = map(&open_regular(&path).unwrap(), &path).unwrap();
+        assert_eq!(&bytes[..], &numbers[..]);
+        release(&bytes[5000..300_000]);
+        // and bytes of nobody's mapping
+        release(&numbers);
+        assert_eq!(&bytes[..], &numbers[..]);
+    }
 
     #[test]
     fn folders_and_devices_are_refused() {

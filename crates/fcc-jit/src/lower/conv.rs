@@ -31,6 +31,7 @@ pub(super) fn conv(cx: &mut Cx<'_>) -> Lowered {
         residual: false,
         activation: None,
         transposed: false,
+        scale: None,
     };
     let inputs = vec![cx.input(0), cx.input(1), cx.input(2)];
     cx.push(Kind::Conv(node), inputs.into_iter().filter(Option::is_some).collect(), y);
@@ -64,6 +65,7 @@ pub(super) fn conv_transpose(cx: &mut Cx<'_>) -> Lowered {
         residual: false,
         activation: None,
         transposed: true,
+        scale: None,
     };
     let inputs = vec![cx.input(0), cx.input(1), cx.input(2)];
     cx.push(Kind::Conv(node), inputs.into_iter().filter(Option::is_some).collect(), y);

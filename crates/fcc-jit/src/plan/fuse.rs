@@ -299,15 +299,8 @@ fn scale_producer(program: &mut Program, maker: usize, a: &[f64], c: &[f64]) -> 
     let new: Vec<f32> = old.iter().zip(a).zip(c).map(|((b, a), c)| (b * a + c) as f32).collect();
     let weights = match (&node.kind, scaled) {
         (_, false) => None,
-        (Kind::Conv(conv), true) => {
-            let t = program.constant_of(w)?;
-            let values = t.as_slice::<f32>().ok()?;
-            let taps: usize = conv.kernel.iter().product();
-            // [M, C/group, …], or transposed (of one group) [C, M, …]
-            let each = if conv.transposed { taps } else { values.len() / a.len().max(1) };
-            let scale = |(i, v): (usize, &f32)| (f64::from(*v) * a[i / each.max(1) % a.len()]) as f32;
-            Some(Tensor::new(t.shape(), values.iter().enumerate().map(scale).collect::<Vec<f32>>()).ok()?)
-        }
+        // packing takes them in: the weights are not copied here
+        (Kind::Conv(_), true) => None,
         (Kind::Gemm(g), true) => {
             let t = program.constant_of(w)?;
             let (values, shape) = (t.as_slice::<f32>().ok()?, t.shape());
@@ -323,7 +316,13 @@ fn scale_producer(program: &mut Program, maker: usize, a: &[f64], c: &[f64]) -> 
     let weights = weights.map(|t| program.constant(format!("{name}.scaled"), t));
     let node = &mut program.nodes[maker];
     match &mut node.kind {
-        Kind::Conv(k) => k.bias = true,
+        Kind::Conv(k) => {
+            k.bias = true;
+            if scaled {
+                let before = |i: usize| k.scale.as_ref().map_or(1.0, |s| s[i]);
+                k.scale = Some(a.iter().enumerate().map(|(i, a)| a * before(i)).collect());
+            }
+        }
         Kind::Gemm(g) => g.bias = true,
         _ => return None,
     }

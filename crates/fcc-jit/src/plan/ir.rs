@@ -7,6 +7,7 @@ use crate::kernels::ew::Expr;
 use crate::kernels::rows::Fold;
 use fcc_ir::{DType, NodeId, OpNode, Tensor, ValueType, elem_count};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A value of a [`Program`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +59,8 @@ pub(crate) struct ConvNode {
     pub activation: Option<Activation>,
     /// Whether it is the transposed convolution, with weights `[C, M/group, …]`.
     pub transposed: bool,
+    /// Factors of the weights for each output channel, which packing takes in: a normalisation that was behind it.
+    pub scale: Option<Arc<[f64]>>,
 }
 
 /// A matrix product `act(alpha * A·B + bias + beta * R)`, batched by broadcasting. Inputs: a, b, then bias and

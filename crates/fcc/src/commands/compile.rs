@@ -1,6 +1,6 @@
 //! How to compile: the options that every command with compiled code shares.
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use fcc_jit::{Isa, Options, Precision};
+use fcc_jit::{Isa, Options, Precision, Release};
 
 /// `--threads`, `--isa` and `--precision`.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,6 +45,8 @@ impl CompileArgs {
         let mut options = self.threads.map_or_else(Options::default, |n| Options::with_threads(n.into()));
         options.isa = self.isa.unwrap_or(options.isa);
         options.precision = self.precision;
+        // weights that were packed need not stay in memory a second time
+        options.release = Some(Release::new(fcc_onnx::release));
         options
     }
 }

@@ -1,5 +1,6 @@
 //! Convolution and pooling.
 use super::forms::{conv_input, dense, narrow, spreads};
+use super::weights::Weights;
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
 use crate::Precision;
 use crate::aligned::AlignedF32;
@@ -13,15 +14,10 @@ use crate::kernels::narrow::NarrowConv;
 use crate::kernels::winograd::{Choice, Winograd};
 use crate::module::Kernel;
 use crate::plan::ir::{ConvNode, Node, PoolKind, PoolNode, Vx};
-use fcc_ir::{Error, Tensor};
+use fcc_ir::Error;
 
 fn missing() -> Stop {
     Stop::Error(Error::invalid("a lowered node lacks an operand"))
-}
-
-/// The elements of weights, which lowering has seen to be f32.
-pub(super) fn floats(t: &Tensor) -> crate::error::Result<std::borrow::Cow<'_, [f32]>> {
-    t.as_slice::<f32>().map_err(|e| crate::error::Error::Codegen(e.to_string()))
 }
 
 impl Emit<'_> {
@@ -48,8 +44,7 @@ impl Emit<'_> {
         let y = self.make(y)?;
         let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(missing()) };
         let threads = self.shared.options.threads;
-        let weights = self.program.constant_of(w).ok_or_else(missing)?;
-        let weights = weights.clone();
+        let weights = self.weights(conv, w)?;
         if conv.transposed {
             let k = ConvTranspose {
                 x: xl,
@@ -64,8 +59,8 @@ impl Emit<'_> {
             };
             let kernel = built(k.build(self.code.emitter(), threads))?;
             let job = k.clone();
-            let packed = self
-                .packed_later(k.packed_elems(isa), move |out| job.pack_weights(isa, &floats(&weights)?, out));
+            let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
+            let packed = self.packed_from(weights, k.packed_elems(isa), pack);
             return self.finish_conv(node, conv, kernel, packed, (k.bias_elems(isa), conv.group), vec![x, y]);
         }
         let dense = dense(conv.group, xl.c, yl.c, self.forms.cb);
@@ -91,14 +86,14 @@ impl Emit<'_> {
             if let Some(k) = choice.winograd {
                 let kernel = built(k.build(self.code.emitter(), threads))?;
                 let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
-                let pack = move |out: &mut [f32]| job.pack_weights(isa, threads, &floats(&weights)?, out);
-                (kernel, self.packed_later(elems, pack), bias)
+                let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, threads, w, out);
+                (kernel, self.packed_from(weights, elems, pack), bias)
             } else {
                 let kernel = built(k.build(self.code.emitter(), threads))?;
                 let (elems, bias) = (k.packed_elems(isa), (k.bias_elems(isa), k.bias_runs(isa)));
                 let job = k;
-                let pack = move |out: &mut [f32]| job.pack_weights(isa, &floats(&weights)?, out);
-                (kernel, self.packed_later(elems, pack), bias)
+                let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
+                (kernel, self.packed_from(weights, elems, pack), bias)
             }
         } else {
             let (c, m) = (xl.c / conv.group, yl.c / conv.group);
@@ -120,11 +115,21 @@ impl Emit<'_> {
             };
             let kernel = built(k.build(self.code.emitter(), threads))?;
             let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), 1), k);
-            let pack = move |out: &mut [f32]| job.pack_weights(isa, &floats(&weights)?, out);
-            (kernel, self.packed_later(elems, pack), bias)
+            let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
+            (kernel, self.packed_from(weights, elems, pack), bias)
         };
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
         self.finish_conv(node, conv, kernel, packed, bias, operands)
+    }
+
+    /// The weights of a convolution, `[M, C/group, …]` or transposed `[C, M/group, …]`.
+    fn weights(&self, conv: &ConvNode, w: Vx) -> Result<Weights, Stop> {
+        let tensor = self.program.constant_of(w).ok_or_else(missing)?.clone();
+        let run = match conv.transposed {
+            true => conv.kernel.iter().product(),
+            false => tensor.len() / tensor.shape().first().copied().unwrap_or(1).max(1),
+        };
+        Ok(Weights::scaled(tensor, conv.scale.clone(), run))
     }
 
     /// A convolution of few output channels, from a row-major input with its halo to a row-major output.
@@ -158,10 +163,10 @@ impl Emit<'_> {
             x = to;
         }
         self.because("few output channels: lanes are pixels");
-        let weights = self.program.constant_of(w).ok_or_else(missing)?.clone();
+        let weights = self.weights(conv, w)?;
         let kernel = built(k.build(self.code.emitter(), threads))?;
         let (elems, bias) = (k.packed_elems(), (yl.c, 1));
-        let packed = self.packed_later(elems, move |out| k.pack_weights(&floats(&weights)?, out));
+        let packed = self.packed_from(weights, elems, move |w, out| k.pack_weights(w, out));
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
         self.finish_conv(node, conv, kernel, packed, bias, operands)
     }
@@ -195,10 +200,9 @@ impl Emit<'_> {
         let to = Loc { home: buffer, offset: 0, layout: Some(middle) };
         let kernel = built(k.build(self.code.emitter(), threads))?;
         self.because("windows do not overlap: a channel for each place of the window");
-        let weights = self.program.constant_of(w).ok_or_else(missing)?.clone();
-        let packed = self.packed_later(k.packed_elems(isa), move |out| {
+        let weights = self.weights(conv, w)?;
+        let packed = self.packed_from(weights, k.packed_elems(isa), move |w, out| {
             // [C, M * window] to [M * window, C]
-            let w = floats(&weights)?;
             let rows: Vec<f32> = (0..w.len()).map(|i| w[i % xl.c * channels + i / xl.c]).collect();
             k.pack_weights(isa, &rows, out)
         });

@@ -1,5 +1,5 @@
 //! Matrix products.
-use super::conv::floats;
+use super::weights::Weights;
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::gemm::{BStorage, BatchDim, Gemm, GemmBias, GemmResidual};
@@ -87,8 +87,7 @@ impl Emit<'_> {
         let size = spec.packed_elems(isa);
         let (row, col) = if g.trans_b { (1, spec.k) } else { (spec.n, 1) };
         let (spec, alpha) = (spec.clone(), g.alpha);
-        Ok(self.packed_later(matrices * size, move |packed| {
-            let values = floats(&tensor)?;
+        Ok(self.packed_from(Weights::plain(tensor), matrices * size, move |values, packed| {
             let mut parts = packed.chunks_exact_mut(size).zip(values.chunks_exact(each));
             parts.try_for_each(|(out, b)| spec.pack_b(isa, b, row, col, alpha, out))
         }))

@@ -6,6 +6,7 @@ mod elementwise;
 mod forms;
 mod gemm;
 mod movement;
+mod weights;
 
 use super::info::StepInfo;
 use super::ir::{Kind, Node, Program, Vx};
