@@ -32,22 +32,19 @@ fn random(n: usize, seed: u64) -> AlignedF32 {
 
 /// GFLOP/s of independent multiply-adds.
 fn peak(code: &mut Code) -> Anyhow<f64> {
-    use iced_x86::code_asm::registers::*;
+    use fcc_jit::asm::reg::rax;
     let isa = code.isa();
-    let turns = 200_000i32;
+    let turns = 200_000usize;
     let mut w = Asm::new(isa)?;
     // Real-looking values: multiplying zeros draws less power, and some hosts clock higher for it.
     for i in 0..14 {
         w.splat(i, [0.37, 1e-9][usize::from(i == 13)] * (1.0 + i as f32))?;
     }
-    w.a.mov(eax, turns)?;
-    let mut top = w.a.create_label();
-    w.a.set_label(&mut top)?;
+    let top = w.repeat(rax, turns)?;
     for i in 0..12 {
         w.fma(i, 12, 13)?;
     }
-    w.a.dec(eax)?;
-    w.a.jnz(top)?;
+    w.again(rax, top)?;
     let bytes = w.finish()?;
     let func = code.emitter().assembled("peak", 2, &bytes)?;
     code.finalize()?;

@@ -16,14 +16,13 @@ use super::conv::Conv;
 use super::gemm::balanced;
 use super::halo::Halo;
 use super::split::Split;
+use crate::asm::reg::*;
 use crate::asm::{Asm, Isa, Src};
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
 use cranelift_frontend::FunctionBuilder;
 use cranelift_module::{FuncId, Module};
-use iced_x86::code_asm::registers::*;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64};
 
 /// Columns of the widest micro-kernel used here.
 const WIDEST: usize = 32;
@@ -105,8 +104,7 @@ impl Plan {
 impl Winograd {
     /// Whether the convolution has this form; whether it pays is [`Winograd::pays`].
     pub fn fits(conv: &Conv, isa: Isa) -> bool {
-        isa != Isa::Baseline
-            && conv.kernel == [1, 3, 3]
+        conv.kernel == [1, 3, 3]
             && conv.strides == [1; 3]
             && conv.dilations == [1; 3]
             && conv.group == 1
@@ -557,19 +555,15 @@ fn tile_loop(w: &mut Asm, n: usize, body: impl FnOnce(&mut Asm) -> Result<()>) -
     if n == 0 {
         return Ok(());
     }
-    w.a.mov(eax, n as u32)?;
-    let mut top = w.a.create_label();
-    w.a.set_label(&mut top)?;
+    let top = w.repeat(rax, n)?;
     body(w)?;
-    w.a.dec(eax)?;
-    w.a.jnz(top)?;
-    Ok(())
+    w.again(rax, top)
 }
 
 /// One tile of inputs at `rdi` to 16 points at `rsi`. Rows and columns beyond the edge, which only outputs beyond the
 /// edge depend on, count as zeros. Register 12 holds 0.
 fn input_tile(w: &mut Asm, px: i32, row: i32, run: TileRun, cut_col: bool) -> Result<()> {
-    let pixel = |i: i32, j: i32| -> Option<AsmMemoryOperand> {
+    let pixel = |i: i32, j: i32| -> Option<Mem> {
         let beyond = (i == 3 && run.cut_row) || (j == 3 && cut_col);
         (!beyond).then(|| rdi + (i * row + j * px))
     };
@@ -611,10 +605,10 @@ struct OutputTile {
 impl OutputTile {
     /// 16 points at `rdi` to 2x2 outputs at `rsi`; bias vector at `rdx`, residual at `rcx`.
     fn emit(&self, w: &mut Asm, run: TileRun, cut_col: bool) -> Result<()> {
-        const POINT: AsmRegister64 = rdi;
+        const POINT: Reg = rdi;
         // Aᵀ on rows: m0 + m1 + m2 into register 2i, m1 - m2 + m3 into 2i + 1.
         for i in 0..4i32 {
-            let point = |j: i32| -> AsmMemoryOperand { POINT + (4 * i + j) * run.point_step };
+            let point = |j: i32| -> Mem { POINT + (4 * i + j) * run.point_step };
             let (first, second) = (2 * i as usize, 2 * i as usize + 1);
             w.load(8, point(1))?;
             w.load(9, point(2))?;
