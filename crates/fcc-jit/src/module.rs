@@ -184,13 +184,6 @@ impl<M: Module> Emitter<M> {
         match &code.0 {
             Form::Bytes(bytes) => {
                 let id = self.declare(what, params)?;
-        if let Ok(p) = std::env::var("FCC_DUMP") {
-            use std::io::Write;
-            let mut h = 0xcbf29ce484222325u64;
-            for b in bytes.iter() { h = (h ^ u64::from(*b)).wrapping_mul(0x100000001b3); }
-            let mut f = std::fs::OpenOptions::new().append(true).create(true).open(p).unwrap();
-            writeln!(f, "{what} {} {h:x}", bytes.len()).unwrap();
-        }
                 if let Some(listing) = &mut self.listing {
                     listing.push(Listed { name: what.into(), code: ListedCode::Bytes(bytes.clone()) });
                 }
@@ -199,7 +192,10 @@ impl<M: Module> Emitter<M> {
             }
             Form::Portable(code) => {
                 let target = Target::of(self.module.isa())?;
-                self.clif(what, params, |_, b, args| asm::emit(b, args, code, target))
+                self.clif(what, params, |_, b, args| {
+                    asm::emit(b, args, code, target);
+                    Ok(())
+                })
             }
         }
     }

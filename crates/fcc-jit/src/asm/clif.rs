@@ -11,7 +11,7 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I32X4, I64, I64X2};
 use cranelift_codegen::ir::{Block, ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value};
 use cranelift_codegen::isa::TargetIsa;
-use cranelift_frontend::{FunctionBuilder, Variable};
+use cranelift_frontend::{FuncInstBuilder, FunctionBuilder, Variable};
 use std::collections::HashMap;
 
 /// What portable code needs to know of the machine.
@@ -50,13 +50,13 @@ struct Translate<'a, 'b> {
 }
 
 /// Emits the instructions of a function whose arguments are `args`.
-pub(crate) fn emit(b: &mut FunctionBuilder, args: &[Value], code: &[Ins], target: Target) -> Result<()> {
+pub(crate) fn emit(b: &mut FunctionBuilder, args: &[Value], code: &[Ins], target: Target) {
     let (general, vectors, labels) = (HashMap::new(), HashMap::new(), HashMap::new());
     let mut t = Translate { b, target, general, vectors, labels };
     for (&reg, &value) in ARGUMENTS.iter().zip(args) {
         t.set_general(reg, value);
     }
-    code.iter().try_for_each(|i| t.instruction(i))
+    code.iter().for_each(|i| t.instruction(i));
 }
 
 fn flags() -> MemFlagsData {
@@ -171,40 +171,40 @@ impl Translate<'_, '_> {
 
     fn op3(&mut self, op: Op3, d: usize, x: usize, y: Src) {
         let x = self.vector(x);
-        let old = match op {
-            Op3::fma | Op3::fma213 | Op3::fnma | Op3::fnma213 => Some(self.vector(d)),
-            _ => None,
-        };
+        let old = if op.accumulates() { self.vector(d) } else { x };
         let y = self.source(y);
-        let value = match (op, old) {
-            (Op3::fma, Some(d)) => self.multiply_add(x, y, d, false),
-            (Op3::fnma, Some(d)) => self.multiply_add(x, y, d, true),
-            (Op3::fma213, Some(d)) => self.multiply_add(d, x, y, false),
-            (Op3::fnma213, Some(d)) => self.multiply_add(d, x, y, true),
-            (Op3::add, _) => self.b.ins().fadd(x, y),
-            (Op3::sub, _) => self.b.ins().fsub(x, y),
-            (Op3::mul, _) => self.b.ins().fmul(x, y),
-            (Op3::div, _) => self.b.ins().fdiv(x, y),
-            (Op3::min, _) => self.pick(FloatCC::LessThan, x, y, x, y),
-            (Op3::max, _) => self.pick(FloatCC::LessThan, y, x, x, y),
-            (Op3::unpacklo, _) => self.shuffle(x, y, [0, 4, 1, 5]),
-            (Op3::unpackhi, _) => self.shuffle(x, y, [2, 6, 3, 7]),
-            (Op3::unpacklo64, _) => self.shuffle(x, y, [0, 1, 4, 5]),
-            (Op3::unpackhi64, _) => self.shuffle(x, y, [2, 3, 6, 7]),
-            _ => self.integer(op, x, y),
+        let value = match op {
+            Op3::add => self.b.ins().fadd(x, y),
+            Op3::sub => self.b.ins().fsub(x, y),
+            Op3::mul => self.b.ins().fmul(x, y),
+            Op3::div => self.b.ins().fdiv(x, y),
+            Op3::min => self.pick(FloatCC::LessThan, x, y, x, y),
+            Op3::max => self.pick(FloatCC::LessThan, y, x, x, y),
+            Op3::fma => self.multiply_add(x, y, old, false),
+            Op3::fnma => self.multiply_add(x, y, old, true),
+            Op3::fma213 => self.multiply_add(old, x, y, false),
+            Op3::fnma213 => self.multiply_add(old, x, y, true),
+            Op3::and => self.ints_of(x, y, |b, x, y| b.band(x, y)),
+            Op3::andnot => self.ints_of(x, y, |b, x, y| b.band_not(y, x)),
+            Op3::or => self.ints_of(x, y, |b, x, y| b.bor(x, y)),
+            Op3::xor => self.ints_of(x, y, |b, x, y| b.bxor(x, y)),
+            Op3::addi => self.ints_of(x, y, |b, x, y| b.iadd(x, y)),
+            Op3::subi => self.ints_of(x, y, |b, x, y| b.isub(x, y)),
+            Op3::unpacklo => self.shuffle(x, y, [0, 4, 1, 5]),
+            Op3::unpackhi => self.shuffle(x, y, [2, 6, 3, 7]),
+            Op3::unpacklo64 => self.shuffle(x, y, [0, 1, 4, 5]),
+            Op3::unpackhi64 => self.shuffle(x, y, [2, 3, 6, 7]),
         };
         self.set_vector(d, value);
     }
-    fn integer(&mut self, op: Op3, x: Value, y: Value) -> Value {
+    fn ints_of(
+        &mut self,
+        x: Value,
+        y: Value,
+        op: impl FnOnce(FuncInstBuilder, Value, Value) -> Value,
+    ) -> Value {
         let (x, y) = (self.ints(x), self.ints(y));
-        match op {
-            Op3::and => self.b.ins().band(x, y),
-            Op3::andnot => self.b.ins().band_not(y, x),
-            Op3::or => self.b.ins().bor(x, y),
-            Op3::addi => self.b.ins().iadd(x, y),
-            Op3::subi => self.b.ins().isub(x, y),
-            _ => self.b.ins().bxor(x, y),
-        }
+        op(self.b.ins(), x, y)
     }
 
     fn op2(&mut self, op: Op2, d: usize, x: Src) {
@@ -276,17 +276,113 @@ impl Translate<'_, '_> {
         out
     }
 
-    fn instruction(&mut self, ins: &Ins) -> Result<()> {
+    fn instruction(&mut self, ins: &Ins) {
         match *ins {
             Ins::Op3(op, d, x, y) => self.op3(op, d, x, y),
             Ins::Op2(op, d, x) => self.op2(op, d, x),
-            Ins::LoadPointer(..)
-            | Ins::Set(..)
-            | Ins::Copy(..)
-            | Ins::AddImm(..)
-            | Ins::Add(..)
-            | Ins::MulImm(..)
-            | Ins::Neg(..) => self.arithmetic(ins),
+            Ins::Mov(d, x) => {
+                let value = self.vector(x);
+                self.set_vector(d, value);
+            }
+            Ins::Splat(d, bits) => {
+                let value = self.splat(bits);
+                self.set_vector(d, value);
+            }
+            Ins::Broadcast(d, m) => {
+                let value = self.splat_load(m);
+                self.set_vector(d, value);
+            }
+            Ins::BroadcastLane0(d, x) => {
+                let x = self.vector(x);
+                let value = self.shuffle(x, x, [0; 4]);
+                self.set_vector(d, value);
+            }
+            Ins::Round(d, x, mode) => {
+                let x = self.vector(x);
+                let value = match mode {
+                    0 => self.b.ins().nearest(x),
+                    1 => self.b.ins().floor(x),
+                    2 => self.b.ins().ceil(x),
+                    _ => self.b.ins().trunc(x),
+                };
+                self.set_vector(d, value);
+            }
+            Ins::ShiftLeft(d, x, bits) => {
+                let x = self.vector(x);
+                let x = self.ints(x);
+                let value = self.b.ins().ishl_imm_u(x, i64::from(bits));
+                self.set_vector(d, value);
+            }
+            Ins::ShiftRight(d, x, bits) => {
+                let x = self.vector(x);
+                let x = self.ints(x);
+                let value = self.b.ins().sshr_imm_u(x, i64::from(bits));
+                self.set_vector(d, value);
+            }
+            Ins::Select { d, cmp, x, y, yes, no } => {
+                let (yes, no, x) = (self.vector(yes), self.vector(no), self.vector(x));
+                let y = self.source(y);
+                let value = self.pick(float_cc(cmp), x, y, yes, no);
+                self.set_vector(d, value);
+            }
+            Ins::Load { d, at, lanes } => {
+                let value = self.load_lanes(at, lanes);
+                self.set_vector(d, value);
+            }
+            Ins::Store { at, s, lanes } => {
+                let value = self.vector(s);
+                self.store_lanes(at, value, lanes);
+            }
+            Ins::Blend { d, other, lanes } => {
+                let (own, other) = (self.vector(d), self.vector(other));
+                let mask = self.constant([0, 1, 2, 3].map(|i| if i < lanes { u32::MAX } else { 0 }));
+                let value = self.b.ins().bitselect(mask, own, other);
+                self.set_vector(d, value);
+            }
+            Ins::Permute(d, ref table, y) => {
+                let y = self.source(y);
+                let lanes = [0, 1, 2, 3].map(|i| table.get(i).map_or(0, |l| l % 4));
+                let value = self.shuffle(y, y, lanes);
+                self.set_vector(d, value);
+            }
+            Ins::Gather(d, at, ref table) => {
+                let value = self.gather(at, table);
+                self.set_vector(d, value);
+            }
+            Ins::SumLanes(r) => self.fold(r, |t, x, y| t.b.ins().fadd(x, y)),
+            Ins::MaxLanes(r) => self.fold(r, |t, x, y| t.pick(FloatCC::LessThan, y, x, x, y)),
+            Ins::LoadPointer(d, m) => {
+                let value = self.load(m, I64);
+                self.set_general(d, value);
+            }
+            Ins::Set(d, n) => {
+                let value = self.b.ins().iconst(I64, n);
+                self.set_general(d, value);
+            }
+            Ins::Copy(d, s) => {
+                let value = self.general(s);
+                self.set_general(d, value);
+            }
+            Ins::AddImm(d, n) => {
+                let old = self.general(d);
+                let value = self.b.ins().iadd_imm_s(old, n);
+                self.set_general(d, value);
+            }
+            Ins::Add(d, s) => {
+                let (old, s) = (self.general(d), self.general(s));
+                let value = self.b.ins().iadd(old, s);
+                self.set_general(d, value);
+            }
+            Ins::MulImm(d, s, n) => {
+                let s = self.general(s);
+                let value = self.b.ins().imul_imm_s(s, n);
+                self.set_general(d, value);
+            }
+            Ins::Neg(d) => {
+                let old = self.general(d);
+                let value = self.b.ins().ineg(old);
+                self.set_general(d, value);
+            }
             Ins::Bind(label) => {
                 let block = self.block(label);
                 self.b.ins().jump(block, &[]);
@@ -298,94 +394,7 @@ impl Translate<'_, '_> {
                 self.b.ins().brif(holds, to, &[], next, &[]);
                 self.b.switch_to_block(next);
             }
-            Ins::Store { at, s, lanes } => {
-                let value = self.vector(s);
-                self.store_lanes(at, value, lanes);
-            }
-            Ins::SumLanes(r) => self.fold(r, |t, x, y| t.b.ins().fadd(x, y)),
-            Ins::MaxLanes(r) => self.fold(r, |t, x, y| t.pick(FloatCC::LessThan, y, x, x, y)),
-            _ => self.data(ins)?,
         }
-        Ok(())
-    }
-
-    /// Instructions that make one vector.
-    fn data(&mut self, ins: &Ins) -> Result<()> {
-        let (d, value) = match *ins {
-            Ins::Mov(d, x) => (d, self.vector(x)),
-            Ins::Splat(d, bits) => (d, self.splat(bits)),
-            Ins::Broadcast(d, m) => (d, self.splat_load(m)),
-            Ins::BroadcastLane0(d, x) => {
-                let x = self.vector(x);
-                (d, self.shuffle(x, x, [0; 4]))
-            }
-            Ins::Round(d, x, mode) => {
-                let x = self.vector(x);
-                (d, match mode {
-                    0 => self.b.ins().nearest(x),
-                    1 => self.b.ins().floor(x),
-                    2 => self.b.ins().ceil(x),
-                    _ => self.b.ins().trunc(x),
-                })
-            }
-            Ins::ShiftLeft(d, x, bits) => {
-                let x = self.vector(x);
-                let x = self.ints(x);
-                (d, self.b.ins().ishl_imm_u(x, i64::from(bits)))
-            }
-            Ins::ShiftRight(d, x, bits) => {
-                let x = self.vector(x);
-                let x = self.ints(x);
-                (d, self.b.ins().sshr_imm_u(x, i64::from(bits)))
-            }
-            Ins::Select { d, cmp, x, y, yes, no } => {
-                let (yes, no, x) = (self.vector(yes), self.vector(no), self.vector(x));
-                let y = self.source(y);
-                (d, self.pick(float_cc(cmp), x, y, yes, no))
-            }
-            Ins::Load { d, at, lanes } => (d, self.load_lanes(at, lanes)),
-            Ins::Blend { d, other, lanes } => {
-                let (own, other) = (self.vector(d), self.vector(other));
-                let mask = self.constant([0, 1, 2, 3].map(|i| if i < lanes { u32::MAX } else { 0 }));
-                (d, self.b.ins().bitselect(mask, own, other))
-            }
-            Ins::Permute(d, ref table, y) => {
-                let y = self.source(y);
-                let lanes = [0, 1, 2, 3].map(|i| table.get(i).map_or(0, |l| l % 4));
-                (d, self.shuffle(y, y, lanes))
-            }
-            Ins::Gather(d, at, ref table) => (d, self.gather(at, table)),
-            _ => return Err(Error::Codegen(format!("{ins:?} makes no vector"))),
-        };
-        self.set_vector(d, value);
-        Ok(())
-    }
-
-    /// Instructions of general registers.
-    fn arithmetic(&mut self, ins: &Ins) {
-        let (d, value) = match *ins {
-            Ins::LoadPointer(d, m) => (d, self.load(m, I64)),
-            Ins::Set(d, n) => (d, self.b.ins().iconst(I64, n)),
-            Ins::Copy(d, s) => (d, self.general(s)),
-            Ins::AddImm(d, n) => {
-                let old = self.general(d);
-                (d, self.b.ins().iadd_imm_s(old, n))
-            }
-            Ins::Add(d, s) => {
-                let (old, s) = (self.general(d), self.general(s));
-                (d, self.b.ins().iadd(old, s))
-            }
-            Ins::MulImm(d, s, n) => {
-                let s = self.general(s);
-                (d, self.b.ins().imul_imm_s(s, n))
-            }
-            Ins::Neg(d) => {
-                let old = self.general(d);
-                (d, self.b.ins().ineg(old))
-            }
-            _ => return,
-        };
-        self.set_general(d, value);
     }
 }
 

@@ -34,6 +34,13 @@ pub(crate) enum Op3 {
     unpackhi64,
 }
 
+impl Op3 {
+    /// Whether what `d` held before matters.
+    pub fn accumulates(self) -> bool {
+        matches!(self, Op3::fma | Op3::fma213 | Op3::fnma | Op3::fnma213)
+    }
+}
+
 /// One vector to another, lane by lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types)]
@@ -72,12 +79,31 @@ pub(crate) enum Ins {
     Round(usize, usize, u8),
     ShiftLeft(usize, usize, u8),
     ShiftRight(usize, usize, u8),
-    Select { d: usize, cmp: Cmp, x: usize, y: Src, yes: usize, no: usize },
+    Select {
+        d: usize,
+        cmp: Cmp,
+        x: usize,
+        y: Src,
+        yes: usize,
+        no: usize,
+    },
     /// Lanes that are not loaded become 0.
-    Load { d: usize, at: Mem, lanes: usize },
-    Store { at: Mem, s: usize, lanes: usize },
+    Load {
+        d: usize,
+        at: Mem,
+        lanes: usize,
+    },
+    Store {
+        at: Mem,
+        s: usize,
+        lanes: usize,
+    },
     /// Lanes of `other` beyond the first `lanes`.
-    Blend { d: usize, other: usize, lanes: usize },
+    Blend {
+        d: usize,
+        other: usize,
+        lanes: usize,
+    },
     /// `d[i] = y[table[i]]`
     Permute(usize, Rc<[u32]>, Src),
     /// `d[i]` is the f32 at `base + offset + table[i]`.

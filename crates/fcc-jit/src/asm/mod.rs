@@ -1,7 +1,7 @@
 //! A width-neutral assembler: the same kernel becomes AVX2 (ymm) or AVX-512 (zmm) code, or 128-bit CLIF.
 //!
 //! Vector registers are numbers (`0..regs()`); memory operands are built with register arithmetic (`rdi + 64`). At the
-//! baseline the instructions are kept as a list ([`ins`]), from which [`clif`] makes a function whose registers are
+//! baseline the instructions are kept as a list (`ins.rs`), from which `clif.rs` makes a function whose registers are
 //! variables: Cranelift's own register allocation and selection take it from there, on every CPU that it knows.
 //!
 //! Of x86-64 code: float constants live in a pool behind the function's `ret`, read relative to `rip`, so that the

@@ -32,12 +32,40 @@ pub const r15: Reg = Reg(15);
 pub(super) const ARGUMENTS: [Reg; 6] = [rdi, rsi, rdx, rcx, r8, r9];
 
 const WIDE: [AsmRegister64; 16] = [
-    x86::rax, x86::rcx, x86::rdx, x86::rbx, x86::rsp, x86::rbp, x86::rsi, x86::rdi, x86::r8, x86::r9, x86::r10,
-    x86::r11, x86::r12, x86::r13, x86::r14, x86::r15,
+    x86::rax,
+    x86::rcx,
+    x86::rdx,
+    x86::rbx,
+    x86::rsp,
+    x86::rbp,
+    x86::rsi,
+    x86::rdi,
+    x86::r8,
+    x86::r9,
+    x86::r10,
+    x86::r11,
+    x86::r12,
+    x86::r13,
+    x86::r14,
+    x86::r15,
 ];
 const HALF: [AsmRegister32; 16] = [
-    x86::eax, x86::ecx, x86::edx, x86::ebx, x86::esp, x86::ebp, x86::esi, x86::edi, x86::r8d, x86::r9d, x86::r10d,
-    x86::r11d, x86::r12d, x86::r13d, x86::r14d, x86::r15d,
+    x86::eax,
+    x86::ecx,
+    x86::edx,
+    x86::ebx,
+    x86::esp,
+    x86::ebp,
+    x86::esi,
+    x86::edi,
+    x86::r8d,
+    x86::r9d,
+    x86::r10d,
+    x86::r11d,
+    x86::r12d,
+    x86::r13d,
+    x86::r14d,
+    x86::r15d,
 ];
 
 impl Reg {

@@ -154,7 +154,8 @@ impl Asm {
 
     /// Begins a loop of `n` turns (at least 1) that `r` counts; [`Asm::again`] ends it.
     pub fn repeat(&mut self, r: Reg, n: usize) -> Result<Label> {
-        let n = u32::try_from(n).map_err(|_| Error::unsupported("kernel", format!("{n} turns of one loop")))?;
+        let n =
+            u32::try_from(n).map_err(|_| Error::unsupported("kernel", format!("{n} turns of one loop")))?;
         self.set(r, n)?;
         self.here()
     }

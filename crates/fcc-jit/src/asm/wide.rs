@@ -6,8 +6,8 @@ use super::reg::{Mem, Reg};
 use crate::error::{Error, Result};
 use iced_x86::code_asm::registers::*;
 use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegisterK, AsmRegisterXmm, AsmRegisterYmm, AsmRegisterZmm,
-    CodeAssembler, CodeLabel, byte_ptr, dword_bcst, dword_ptr, ymmword_ptr, zmmword_ptr,
+    AsmMemoryOperand, AsmRegisterK, AsmRegisterXmm, AsmRegisterYmm, AsmRegisterZmm, CodeAssembler, CodeLabel,
+    byte_ptr, dword_bcst, dword_ptr, ymmword_ptr, zmmword_ptr,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -496,7 +496,8 @@ impl Function<'_> {
         if i == 0 {
             return self.w.load_slot(rax, 0);
         }
-        let all = u32::try_from(all).map_err(|_| Error::unsupported("elementwise", format!("{all} turns")))?;
+        let all =
+            u32::try_from(all).map_err(|_| Error::unsupported("elementwise", format!("{all} turns")))?;
         self.w.set(rax, all)
     }
 

@@ -141,14 +141,7 @@ impl Emit<'_> {
         self.finish_pixels(segment, n)
     }
 
-    fn window_row(
-        &mut self,
-        segment: &Segment,
-        n: usize,
-        x: Reg,
-        w: Reg,
-        row: (i32, i32),
-    ) -> Result<()> {
+    fn window_row(&mut self, segment: &Segment, n: usize, x: Reg, w: Reg, row: (i32, i32)) -> Result<()> {
         let vb = self.w.vb();
         let (weight, index, value, temp) = (n, n + 1, n + 2, n + 3);
         for column in segment.columns.0..segment.columns.1 {

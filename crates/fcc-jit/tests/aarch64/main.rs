@@ -16,7 +16,9 @@ use run::{Machine, tools};
 fn kernels_are_right_on_aarch64() {
     let Some(tools) = tools() else {
         assert!(std::env::var_os("FCC_AARCH64").is_none(), "the cross compiler or the emulator is missing");
-        eprintln!("skipped: aarch64-linux-gnu-gcc or qemu-aarch64-static is not installed; see scripts/aarch64");
+        eprintln!(
+            "skipped: aarch64-linux-gnu-gcc or qemu-aarch64-static is not installed; see scripts/aarch64"
+        );
         return;
     };
     let mut machine = Machine::new();

@@ -185,7 +185,8 @@ fn conv(rng: &mut Rng, case: &ConvCase, form: Form) -> Case {
             (Problem::Winograd(spec), packed)
         }
         Form::Grouped => {
-            let Conv { x, y, kernel, strides, dilations, pads_begin, group, bias, residual, activation } = dense;
+            let Conv { x, y, kernel, strides, dilations, pads_begin, group, bias, residual, activation } =
+                dense;
             let spec =
                 GroupConv { x, y, kernel, strides, dilations, pads_begin, group, bias, residual, activation };
             let mut packed = vec![f32::NAN; spec.packed_elems(ISA)];
