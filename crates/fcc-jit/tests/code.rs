@@ -33,7 +33,7 @@ fn instructions_of_one_machine_have_no_baseline() {
     let mut w = Asm::new(Isa::Baseline).expect("assembler");
     w.zero(0).expect("zero");
     w.a.nop().expect("nop");
-    let why = w.finish().err().expect("refused");
+    let why = w.finish().expect_err("refused");
     assert!(matches!(why, Error::Unsupported { .. }), "{why}");
 }
 
@@ -73,7 +73,7 @@ fn cpus_without_fused_products_compute_too() {
 fn cpus_without_sse41_are_left_to_the_interpreter() {
     let mut code = older(&[]);
     let why =
-        Gemm::new(2, 3, 4, BStorage::InPlace { row: 3 }).build(code.emitter(), 1).err().expect("refused");
+        Gemm::new(2, 3, 4, BStorage::InPlace { row: 3 }).build(code.emitter(), 1).expect_err("refused");
     assert!(matches!(why, Error::Unsupported { .. }), "{why}");
 }
 
