@@ -72,8 +72,7 @@ fn cpus_without_fused_products_compute_too() {
 #[test]
 fn cpus_without_sse41_are_left_to_the_interpreter() {
     let mut code = older(&[]);
-    let why =
-        Gemm::new(2, 3, 4, BStorage::InPlace { row: 3 }).build(code.emitter(), 1).expect_err("refused");
+    let why = Gemm::new(2, 3, 4, BStorage::InPlace { row: 3 }).build(code.emitter(), 1).expect_err("refused");
     assert!(matches!(why, Error::Unsupported { .. }), "{why}");
 }
 
