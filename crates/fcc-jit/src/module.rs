@@ -1,11 +1,11 @@
 //! One module of machine code: assembled kernels and CLIF nests side by side, called through checked steps.
 
-use crate::asm::Isa;
+use crate::asm::{self, Assembled, Form, Isa, Target};
 use crate::error::{Error, Result};
 use crate::pool::{self, Pool};
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, Value, types::I64};
-use cranelift_codegen::isa::CallConv;
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
@@ -86,17 +86,37 @@ pub struct Emitter<M: Module> {
     builder: FunctionBuilderContext,
     functions: u32,
     cache: HashMap<String, FuncId>,
+    listing: Option<Vec<Listed>>,
 }
 
-/// The Cranelift settings that every function is compiled with.
-pub fn flags(pic: bool) -> Result<settings::Flags> {
+/// A function as it was emitted, to be looked at.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// What it does, such as `brgemm`.
+    pub name: String,
+    /// Its code.
+    pub code: ListedCode,
+}
+
+/// The code of a [`Listed`] function.
+#[derive(Clone, Debug)]
+pub enum ListedCode {
+    /// Assembled x86-64 code, with its constants behind.
+    Bytes(Vec<u8>),
+    /// Cranelift's listing of what it compiled.
+    Text(String),
+}
+
+/// The Cranelift settings that every function is compiled with. At the baseline the kernels themselves are CLIF, which is
+/// worth a better register allocation; above it CLIF is only the loops around them.
+pub fn flags(pic: bool, isa: Isa) -> Result<settings::Flags> {
     let mut builder = settings::builder();
     let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
     for (name, value) in [
         ("use_colocated_libcalls", "false"),
         ("is_pic", if pic { "true" } else { "false" }),
         ("opt_level", "none"),
-        ("regalloc_algorithm", "single_pass"),
+        ("regalloc_algorithm", if isa == Isa::Baseline { "backtracking" } else { "single_pass" }),
         ("enable_verifier", verifier),
     ] {
         builder.set(name, value).map_err(|e| Error::Codegen(format!("cranelift setting {name}: {e}")))?;
@@ -115,7 +135,18 @@ impl<M: Module> Emitter<M> {
             builder: FunctionBuilderContext::new(),
             functions: 0,
             cache: HashMap::new(),
+            listing: None,
         }
+    }
+
+    /// Keeps a listing of everything that is emitted from now on.
+    pub fn keep_listing(&mut self) {
+        self.listing.get_or_insert_default();
+    }
+
+    /// What was emitted since [`Emitter::keep_listing`].
+    pub fn listing(&self) -> &[Listed] {
+        self.listing.as_deref().unwrap_or_default()
     }
 
     /// The level that kernels are made for.
@@ -137,11 +168,40 @@ impl<M: Module> Emitter<M> {
         Ok(self.module.declare_function(&name, Linkage::Local, &sig)?)
     }
 
-    /// Adds assembled code: position independent, System V, `params` integer parameters.
-    pub fn assembled(&mut self, what: &str, params: usize, code: &[u8]) -> Result<FuncId> {
-        let id = self.declare(what, params)?;
-        self.module.define_function_bytes(id, 64, code, &[])?;
-        Ok(id)
+    /// Gives a kernel a name that a linker sees: `void name(void **args, uint64_t task)`.
+    pub fn export(&mut self, name: &str, kernel: &Kernel) -> Result<()> {
+        use cranelift_codegen::ir::InstBuilder;
+        let sig = self.signature(2);
+        let id = self.module.declare_function(name, Linkage::Export, &sig)?;
+        self.define(name, id, 2, |m, b, args| {
+            let step = m.declare_func_in_func(kernel.func, b.func);
+            b.ins().call(step, args);
+            Ok(())
+        })
+    }
+
+    /// Adds an assembled function of `params` integer parameters, by the System V convention.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for portable code on a CPU too old for it.
+    pub fn assembled(&mut self, what: &str, params: usize, code: &Assembled) -> Result<FuncId> {
+        match &code.0 {
+            Form::Bytes(bytes) => {
+                let id = self.declare(what, params)?;
+                if let Some(listing) = &mut self.listing {
+                    listing.push(Listed { name: what.into(), code: ListedCode::Bytes(bytes.clone()) });
+                }
+                self.module.define_function_bytes(id, 64, bytes, &[])?;
+                Ok(id)
+            }
+            Form::Portable(code) => {
+                let target = Target::of(self.module.isa())?;
+                self.clif(what, params, |_, b, args| {
+                    asm::emit(b, args, code, target);
+                    Ok(())
+                })
+            }
+        }
     }
 
     /// The function that `make` emits, made once for each `key`: the key must hold everything that the code depends on.
@@ -165,9 +225,21 @@ impl<M: Module> Emitter<M> {
         params: usize,
         body: impl FnOnce(&mut M, &mut FunctionBuilder, &[Value]) -> Result<()>,
     ) -> Result<FuncId> {
-        use cranelift_codegen::ir::InstBuilder;
         let id = self.declare(what, params)?;
+        self.define(what, id, params, body)?;
+        Ok(id)
+    }
+
+    fn define(
+        &mut self,
+        what: &str,
+        id: FuncId,
+        params: usize,
+        body: impl FnOnce(&mut M, &mut FunctionBuilder, &[Value]) -> Result<()>,
+    ) -> Result<()> {
+        use cranelift_codegen::ir::InstBuilder;
         let sig = self.signature(params);
+        self.context.set_disasm(self.listing.is_some());
         self.context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), sig);
         let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
         let entry = b.create_block();
@@ -182,8 +254,13 @@ impl<M: Module> Emitter<M> {
             Ok(()) => self.module.define_function(id, &mut self.context).map_err(Error::from),
             Err(e) => Err(e),
         };
+        if let (Some(listing), Some(compiled)) = (&mut self.listing, self.context.compiled_code())
+            && let Some(text) = &compiled.vcode
+        {
+            listing.push(Listed { name: what.into(), code: ListedCode::Text(text.clone()) });
+        }
         self.module.clear_context(&mut self.context);
-        defined.map(|()| id)
+        defined
     }
 
     /// Adds a step function: [`Emitter::clif`] with `args` loaded; `body` gets the operand pointers and the task number.
@@ -219,8 +296,14 @@ unsafe impl Sync for Code {}
 impl Code {
     /// An empty module at level `isa`, limited to what this CPU has.
     pub fn new(isa: Isa) -> Result<Code> {
+        let isa = Isa::detect().limited_to(isa);
         let target = cranelift_native::builder().map_err(|e| Error::unsupported("machine code", e))?;
-        let target = target.finish(flags(false)?).map_err(|e| Error::Codegen(e.to_string()))?;
+        let target = target.finish(flags(false, isa)?).map_err(|e| Error::Codegen(e.to_string()))?;
+        Code::for_target(target, isa)
+    }
+
+    /// An empty module of code for `target`, which must describe this CPU or one that it can stand in for.
+    pub fn for_target(target: OwnedTargetIsa, isa: Isa) -> Result<Code> {
         let mut builder = JITBuilder::with_isa(target, default_libcall_names());
         let memory = ArenaMemoryProvider::new_with_size(CODE_RESERVE_BYTES)
             .map_err(|e| Error::Codegen(format!("reserving code memory: {e}")))?;

@@ -22,7 +22,7 @@ impl Peak {
     /// # Errors
     /// Where vector code cannot be assembled for this CPU.
     pub fn new(isa: Isa, threads: usize) -> Result<Peak> {
-        use iced_x86::code_asm::registers::*;
+        use crate::asm::reg::rax;
         let mut code = Code::new(isa)?;
         let isa = code.isa();
         let mut w = Asm::new(isa)?;
@@ -30,14 +30,11 @@ impl Peak {
         for i in 0..CHAINS + 2 {
             w.splat(i, [0.37, 1e-9][usize::from(i > CHAINS)] * (1.0 + i as f32))?;
         }
-        w.a.mov(eax, TURNS)?;
-        let mut top = w.a.create_label();
-        w.a.set_label(&mut top)?;
+        let top = w.repeat(rax, TURNS as usize)?;
         for i in 0..CHAINS {
             w.fma(i, CHAINS, CHAINS + 1)?;
         }
-        w.a.dec(eax)?;
-        w.a.jnz(top)?;
+        w.again(rax, top)?;
         let bytes = w.finish()?;
         let func = code.emitter().assembled("peak", 2, &bytes)?;
         code.finalize()?;

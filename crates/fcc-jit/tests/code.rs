@@ -1,20 +1,25 @@
 //! Properties of the assembled code itself.
 
+mod common;
+use common::{Rng, run};
 use fcc_jit::asm::{Asm, Isa};
+use fcc_jit::error::Error;
+use fcc_jit::kernels::activation::Activation;
 use fcc_jit::kernels::gemm::{BStorage, Gemm};
-use fcc_jit::module::{Buffer, Code};
+use fcc_jit::module::{Buffer, Code, flags};
 use fcc_jit::pool::Pool;
 
 /// `vzeroupper; ret`
 const END: [u8; 4] = [0xc5, 0xf8, 0x77, 0xc3];
 
 #[test]
-fn every_wide_kernel_ends_in_vzeroupper() {
+fn wide_code_ends_in_vzeroupper() {
     for isa in [Isa::Avx2, Isa::Avx512] {
         let mut w = Asm::new(isa).expect("assembler");
         w.zero(0).expect("zero");
         w.add(0, 0, 1.0).expect("add");
         let code = w.finish().expect("finish");
+        let code = code.bytes().expect("machine code");
         let ends: Vec<usize> = (0..code.len() - 3).filter(|&i| code[i..i + 4] == END).collect();
         assert_eq!(ends.len(), 1, "{isa}");
         // Only the constant, one word or one vector of it, is behind the end.
@@ -24,18 +29,58 @@ fn every_wide_kernel_ends_in_vzeroupper() {
 }
 
 #[test]
-fn the_assembler_needs_a_wide_level() {
-    assert!(Asm::new(Isa::Baseline).is_err());
+fn instructions_of_one_machine_have_no_baseline() {
+    let mut w = Asm::new(Isa::Baseline).expect("assembler");
+    w.zero(0).expect("zero");
+    w.a.nop().expect("nop");
+    let why = w.finish().expect_err("refused");
+    assert!(matches!(why, Error::Unsupported { .. }), "{why}");
+}
+
+/// A module for x86-64 with these features and no others.
+#[cfg(target_arch = "x86_64")]
+fn older(features: &[&str]) -> Code {
+    use cranelift_codegen::settings::Configurable;
+    let mut target = cranelift_native::builder_with_options(false).expect("target");
+    for feature in features {
+        target.enable(feature).expect("feature");
+    }
+    let target = target.finish(flags(false, Isa::Baseline).expect("flags")).expect("target");
+    Code::for_target(target, Isa::Baseline).expect("code")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn cpus_without_fused_products_compute_too() {
+    let mut code = older(&["has_sse3", "has_ssse3", "has_sse41"]);
+    let mut gemm = Gemm::new(5, 19, 33, BStorage::InPlace { row: 19 });
+    gemm.activation = Some(Activation::Tanh);
+    let kernel = gemm.build(code.emitter(), 1).expect("build");
+    code.finalize().expect("finalize");
+    let mut rng = Rng(9);
+    let (a, b) = (rng.floats(5 * 33), rng.floats(33 * 19));
+    let mut buffers = vec![a.clone(), b.clone(), vec![f32::NAN; 5 * 19]];
+    run(&code, &kernel, &Pool::new(1), &mut buffers);
+    for (i, &got) in buffers[2].iter().enumerate() {
+        let product = |k: usize| f64::from(a[i / 19 * 33 + k]) * f64::from(b[k * 19 + i % 19]);
+        let want = (0..33).map(product).sum::<f64>().tanh();
+        assert!((f64::from(got) - want).abs() < 5e-6, "element {i} is {got}, not {want}");
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn cpus_without_sse41_are_left_to_the_interpreter() {
+    let mut code = older(&[]);
+    let why = Gemm::new(2, 3, 4, BStorage::InPlace { row: 3 }).build(code.emitter(), 1).expect_err("refused");
+    assert!(matches!(why, Error::Unsupported { .. }), "{why}");
 }
 
 #[test]
 fn small_or_missing_buffers_are_refused() {
     let mut code = Code::new(Isa::detect()).expect("code");
     let gemm = Gemm::new(3, 20, 4, BStorage::InPlace { row: 20 });
-    let kernel = match gemm.build(code.emitter(), 1) {
-        Ok(kernel) => kernel,
-        Err(e) => return assert_eq!(code.isa(), Isa::Baseline, "{e}"),
-    };
+    let kernel = gemm.build(code.emitter(), 1).expect("build");
     code.finalize().expect("finalize");
     let step = code.step(&kernel).expect("step");
     let mut data = vec![0f32; 80];
@@ -57,9 +102,6 @@ fn small_or_missing_buffers_are_refused() {
 fn code_is_sent_between_threads_and_freed() {
     for _ in 0..20 {
         let mut code = Code::new(Isa::detect()).expect("code");
-        if code.isa() == Isa::Baseline {
-            return;
-        }
         let kernel =
             Gemm::new(2, 3, 4, BStorage::InPlace { row: 3 }).build(code.emitter(), 1).expect("build");
         code.finalize().expect("finalize");

@@ -86,7 +86,7 @@ impl Net {
         }
         let model = Model::new(self.graph);
         let want = interp::run(&model, &self.inputs).unwrap();
-        for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|i| *i <= Isa::detect()) {
+        for isa in [Isa::Baseline, Isa::Avx2, Isa::Avx512].into_iter().filter(|i| *i <= Isa::detect()) {
             for threads in [1, 2] {
                 let mut options = Options::with_threads(threads);
                 options.isa = isa;

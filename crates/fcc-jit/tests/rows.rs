@@ -140,9 +140,13 @@ fn rows_of_every_length_stay_inside() {
 
 #[test]
 fn resizing_and_halos_stay_inside() {
-    let isa = Isa::Avx2;
-    let x = BlockedLayout::blocked(2, 11, [1, 3, 4], 8).with_halo([(0, 0), (1, 0), (0, 2)]);
-    let y = BlockedLayout::blocked(2, 11, [1, 6, 4], 8).with_halo([(0, 0), (1, 1), (2, 0)]);
+    levels().into_iter().for_each(resize_inside);
+}
+
+fn resize_inside(isa: Isa) {
+    let cb = isa.lanes();
+    let x = BlockedLayout::blocked(2, 11, [1, 3, 4], cb).with_halo([(0, 0), (1, 0), (0, 2)]);
+    let y = BlockedLayout::blocked(2, 11, [1, 6, 4], cb).with_halo([(0, 0), (1, 1), (2, 0)]);
     let one =
         |n: usize, by: usize| -> Vec<Vec<(usize, f32)>> { (0..n).map(|i| vec![(i / by, 1.0)]).collect() };
     let spec = Resize { x, y, taps: [one(1, 1), one(6, 2), one(4, 1)] };
@@ -152,11 +156,11 @@ fn resizing_and_halos_stay_inside() {
         let at = |l: &BlockedLayout, n: usize, c: usize, h: usize, w: usize| {
             (l.origin_bytes()
                 + n * l.batch_bytes()
-                + c / 8 * l.block_bytes()
+                + c / cb * l.block_bytes()
                 + h * l.row_bytes()
                 + w * l.pixel_bytes())
                 / 4
-                + c % 8
+                + c % cb
         };
         for n in 0..2 {
             for c in 0..11 {
@@ -171,7 +175,7 @@ fn resizing_and_halos_stay_inside() {
     code.finalize().unwrap();
     let mut buffers = vec![vec![7.0; y.bytes() / 4]];
     run(&code, &kernel, &Pool::new(2), &mut buffers);
-    let inside = 2 * y.blocks() * 6 * 4 * 8;
+    let inside = 2 * y.blocks() * 6 * 4 * cb;
     assert_eq!(buffers[0].iter().filter(|v| **v == 7.0).count(), inside);
     assert_eq!(buffers[0].iter().filter(|v| **v == 0.0).count(), y.bytes() / 4 - inside);
 }

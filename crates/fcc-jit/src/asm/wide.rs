@@ -1,13 +1,16 @@
 //! The assembler itself.
 
 use super::Isa;
+use super::ins::{Ins, Op2, Op3};
+use super::reg::{Mem, Reg};
 use crate::error::{Error, Result};
 use iced_x86::code_asm::registers::*;
 use iced_x86::code_asm::{
-    AsmMemoryOperand, AsmRegister64, AsmRegisterK, AsmRegisterXmm, AsmRegisterYmm, AsmRegisterZmm,
-    CodeAssembler, CodeLabel, byte_ptr, dword_bcst, dword_ptr, ymmword_ptr, zmmword_ptr,
+    AsmMemoryOperand, AsmRegisterK, AsmRegisterXmm, AsmRegisterYmm, AsmRegisterZmm, CodeAssembler, CodeLabel,
+    byte_ptr, dword_bcst, dword_ptr, ymmword_ptr, zmmword_ptr,
 };
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 const ZMM: [AsmRegisterZmm; 32] = [
     zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm6, zmm7, zmm8, zmm9, zmm10, zmm11, zmm12, zmm13, zmm14, zmm15,
@@ -26,15 +29,20 @@ pub enum Src {
     /// A vector register.
     Reg(usize),
     /// A whole vector in memory, of any alignment.
-    Mem(AsmMemoryOperand),
+    Mem(Mem),
     /// One f32 in memory for every lane (embedded broadcast): AVX-512 only, see [`Asm::broadcast`].
-    Each(AsmMemoryOperand),
+    Each(Mem),
     /// A constant for every lane.
     Const(f32),
     /// A constant bit pattern for every lane.
     Bits(u32),
 }
 
+impl From<Mem> for Src {
+    fn from(m: Mem) -> Src {
+        Src::Mem(m)
+    }
+}
 impl From<usize> for Src {
     fn from(r: usize) -> Src {
         Src::Reg(r)
@@ -55,7 +63,8 @@ pub enum Lanes {
     Masked(Mask),
 }
 
-/// A mask of the first lanes: an index into the AVX-512 mask registers, or a vector register on AVX2.
+/// A mask of the first lanes: an index into the AVX-512 mask registers, a vector register on AVX2, the number of lanes at
+/// the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mask(usize);
 
@@ -88,10 +97,58 @@ impl Cmp {
     }
 }
 
+/// A place in the code to branch to.
+#[derive(Clone, Copy, Debug)]
+pub struct Label {
+    pub(super) x86: Option<CodeLabel>,
+    pub(super) number: usize,
+}
+
+/// A vector of constant words, with the register that holds it.
+#[derive(Clone, Debug)]
+pub struct Table {
+    words: Rc<[u32]>,
+    reg: usize,
+}
+
+/// A finished function: see [`crate::module::Emitter::assembled`].
+pub struct Assembled(pub(crate) Form);
+
+pub(crate) enum Form {
+    /// Position independent x86-64 code.
+    Bytes(Vec<u8>),
+    /// What is to become CLIF.
+    Portable(Vec<Ins>),
+}
+
+impl std::fmt::Debug for Assembled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Form::Bytes(bytes) => write!(f, "{} bytes of x86-64 code", bytes.len()),
+            Form::Portable(code) => write!(f, "{} portable instructions", code.len()),
+        }
+    }
+}
+
+impl Assembled {
+    /// The x86-64 code, of a level above the baseline.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Form::Bytes(bytes) => Some(bytes),
+            Form::Portable(_) => None,
+        }
+    }
+}
+
 /// Emits one function at one vector width.
 pub struct Asm {
-    /// iced's assembler, for scalar instructions, labels and loops.
+    /// iced's assembler, for instructions of x86-64 that have no method here: a kernel that uses it has no baseline.
     pub a: CodeAssembler,
+    /// The instructions so far at the baseline.
+    portable: Vec<Ins>,
+    pub(super) labels: usize,
+    /// The number of instructions before the last label of x86-64 code.
+    pub(super) bound_at: Option<usize>,
     isa: Isa,
     constants: BTreeMap<u32, CodeLabel>,
     tables: BTreeMap<Vec<u32>, CodeLabel>,
@@ -104,7 +161,11 @@ macro_rules! op3 {
     ($($(#[$doc:meta])* $name:ident => $ins:ident;)*) => { $(
         $(#[$doc])*
         pub fn $name(&mut self, d: usize, x: usize, y: impl Into<Src>) -> Result<()> {
-            let y = self.operand(y.into())?;
+            let y = y.into();
+            if self.records() {
+                return self.record(Ins::Op3(Op3::$name, d, x, y));
+            }
+            let y = self.operand(y)?;
             match (self.isa, y) {
                 (Isa::Avx512, Operand::Reg(y)) => self.a.$ins(ZMM[d], ZMM[x], ZMM[y])?,
                 (Isa::Avx512, Operand::Mem(y)) => self.a.$ins(ZMM[d], ZMM[x], y)?,
@@ -121,7 +182,11 @@ macro_rules! op2 {
     ($($(#[$doc:meta])* $name:ident => $ins:ident;)*) => { $(
         $(#[$doc])*
         pub fn $name(&mut self, d: usize, x: impl Into<Src>) -> Result<()> {
-            let x = self.operand(x.into())?;
+            let x = x.into();
+            if self.records() {
+                return self.record(Ins::Op2(Op2::$name, d, x));
+            }
+            let x = self.operand(x)?;
             match (self.isa, x) {
                 (Isa::Avx512, Operand::Reg(x)) => self.a.$ins(ZMM[d], ZMM[x])?,
                 (Isa::Avx512, Operand::Mem(x)) => self.a.$ins(ZMM[d], x)?,
@@ -139,22 +204,27 @@ enum Operand {
 }
 
 impl Asm {
-    /// An assembler for `isa`, which is not [`Isa::Baseline`].
+    /// An assembler for `isa`; at the baseline it keeps a list of instructions, which becomes CLIF.
     pub fn new(isa: Isa) -> Result<Asm> {
-        if isa == Isa::Baseline {
-            return Err(Error::unsupported(
-                "assembled kernel",
-                "needs AVX2 or AVX-512, the level is baseline",
-            ));
-        }
         Ok(Asm {
             a: CodeAssembler::new(64)?,
+            portable: Vec::new(),
+            labels: 0,
+            bound_at: None,
             isa,
             constants: BTreeMap::new(),
             tables: BTreeMap::new(),
             reserved: 0,
             kmasks: 0,
         })
+    }
+
+    pub(super) fn records(&self) -> bool {
+        self.isa == Isa::Baseline
+    }
+    pub(super) fn record(&mut self, ins: Ins) -> Result<()> {
+        self.portable.push(ins);
+        Ok(())
     }
 
     /// The level this emits for.
@@ -175,9 +245,9 @@ impl Asm {
     fn operand(&mut self, s: Src) -> Result<Operand> {
         Ok(match s {
             Src::Reg(r) => Operand::Reg(r),
-            Src::Mem(m) if self.isa == Isa::Avx512 => Operand::Mem(zmmword_ptr(m)),
-            Src::Mem(m) => Operand::Mem(ymmword_ptr(m)),
-            Src::Each(m) if self.isa == Isa::Avx512 => Operand::Mem(dword_bcst(m)),
+            Src::Mem(m) if self.isa == Isa::Avx512 => Operand::Mem(zmmword_ptr(m.x86())),
+            Src::Mem(m) => Operand::Mem(ymmword_ptr(m.x86())),
+            Src::Each(m) if self.isa == Isa::Avx512 => Operand::Mem(dword_bcst(m.x86())),
             Src::Each(_) => return Err(Error::Codegen("embedded broadcast needs AVX-512".into())),
             Src::Const(c) => self.constant(c.to_bits()),
             Src::Bits(b) => self.constant(b),
@@ -194,10 +264,19 @@ impl Asm {
     }
 
     /// A constant vector (`lanes` words, repeated or cut to the width by the caller) behind the code.
-    pub fn table(&mut self, words: &[u32]) -> AsmMemoryOperand {
+    fn table(&mut self, words: &[u32]) -> AsmMemoryOperand {
         let a = &mut self.a;
         let label = *self.tables.entry(words.to_vec()).or_insert_with(|| a.create_label());
         label.into()
+    }
+
+    /// `d = ` one word for each lane, for [`Asm::permute`] and [`Asm::gather`].
+    pub fn load_table(&mut self, d: usize, words: &[u32]) -> Result<Table> {
+        if !self.records() {
+            let m = self.table(words);
+            self.load_operand(d, m)?;
+        }
+        Ok(Table { words: words.into(), reg: d })
     }
 
     op3! {
@@ -241,23 +320,34 @@ impl Asm {
         unpacklo64 => vunpcklpd;
         /// Interleaves the high 64 bits of each 128-bit block.
         unpackhi64 => vunpckhpd;
-        /// Permutes lanes: `d[i] = y[x[i]]`.
-        permute => vpermps;
     }
     op2! {
         /// `d = sqrt(x)`
         sqrt => vsqrtps;
-        /// f32 to i32, rounding to nearest even.
+        /// f32 to i32, of magnitudes below 2^22, rounding to nearest even.
         to_int => vcvtps2dq;
-        /// f32 to i32, towards zero.
-        truncate_to_int => vcvttps2dq;
-        /// i32 to f32.
-        from_int => vcvtdq2ps;
+    }
+
+    /// Permutes lanes: `d[i] = y[table[i]]`.
+    pub fn permute(&mut self, d: usize, table: &Table, y: impl Into<Src>) -> Result<()> {
+        let (y, x) = (y.into(), table.reg);
+        if self.records() {
+            return self.record(Ins::Permute(d, table.words.clone(), y));
+        }
+        let y = self.operand(y)?;
+        match (self.isa, y) {
+            (Isa::Avx512, Operand::Reg(y)) => self.a.vpermps(ZMM[d], ZMM[x], ZMM[y])?,
+            (Isa::Avx512, Operand::Mem(y)) => self.a.vpermps(ZMM[d], ZMM[x], y)?,
+            (_, Operand::Reg(y)) => self.a.vpermps(YMM[d], YMM[x], YMM[y])?,
+            (_, Operand::Mem(y)) => self.a.vpermps(YMM[d], YMM[x], y)?,
+        }
+        Ok(())
     }
 
     /// `d = x`
     pub fn mov(&mut self, d: usize, x: usize) -> Result<()> {
         match self.isa {
+            Isa::Baseline => self.record(Ins::Mov(d, x))?,
             Isa::Avx512 => self.a.vmovaps(ZMM[d], ZMM[x])?,
             _ => self.a.vmovaps(YMM[d], YMM[x])?,
         }
@@ -267,6 +357,7 @@ impl Asm {
     /// `d = 0`
     pub fn zero(&mut self, d: usize) -> Result<()> {
         match self.isa {
+            Isa::Baseline => self.record(Ins::Splat(d, 0))?,
             Isa::Avx512 => self.a.vpxord(ZMM[d], ZMM[d], ZMM[d])?,
             _ => self.a.vxorps(YMM[d], YMM[d], YMM[d])?,
         }
@@ -278,13 +369,23 @@ impl Asm {
         if c.to_bits() == 0 {
             return self.zero(d);
         }
+        if self.records() {
+            return self.record(Ins::Splat(d, c.to_bits()));
+        }
         let a = &mut self.a;
         let label = *self.constants.entry(c.to_bits()).or_insert_with(|| a.create_label());
-        self.broadcast(d, label.into())
+        self.broadcast_operand(d, label.into())
     }
 
     /// `d = f32 at m` in every lane.
-    pub fn broadcast(&mut self, d: usize, m: AsmMemoryOperand) -> Result<()> {
+    pub fn broadcast(&mut self, d: usize, m: Mem) -> Result<()> {
+        if self.records() {
+            return self.record(Ins::Broadcast(d, m));
+        }
+        self.broadcast_operand(d, m.x86())
+    }
+
+    fn broadcast_operand(&mut self, d: usize, m: AsmMemoryOperand) -> Result<()> {
         match self.isa {
             Isa::Avx512 => self.a.vbroadcastss(ZMM[d], dword_ptr(m))?,
             _ => self.a.vbroadcastss(YMM[d], dword_ptr(m))?,
@@ -295,6 +396,7 @@ impl Asm {
     /// `d = lane 0 of x` in every lane; `x` below 16.
     pub fn broadcast_lane0(&mut self, d: usize, x: usize) -> Result<()> {
         match self.isa {
+            Isa::Baseline => self.record(Ins::BroadcastLane0(d, x))?,
             Isa::Avx512 => self.a.vbroadcastss(ZMM[d], XMM[x])?,
             _ => self.a.vbroadcastss(YMM[d], XMM[x])?,
         }
@@ -305,6 +407,7 @@ impl Asm {
     pub fn round(&mut self, d: usize, x: usize, mode: u8) -> Result<()> {
         let imm = i32::from(mode & 3) | 8;
         match self.isa {
+            Isa::Baseline => self.record(Ins::Round(d, x, mode))?,
             Isa::Avx512 => self.a.vrndscaleps(ZMM[d], ZMM[x], imm)?,
             _ => self.a.vroundps(YMM[d], YMM[x], imm)?,
         }
@@ -314,6 +417,7 @@ impl Asm {
     /// Shifts each 32-bit lane left.
     pub fn shift_left(&mut self, d: usize, x: usize, bits: u8) -> Result<()> {
         match self.isa {
+            Isa::Baseline => self.record(Ins::ShiftLeft(d, x, bits))?,
             Isa::Avx512 => self.a.vpslld(ZMM[d], ZMM[x], i32::from(bits))?,
             _ => self.a.vpslld(YMM[d], YMM[x], i32::from(bits))?,
         }
@@ -323,6 +427,7 @@ impl Asm {
     /// Shifts each 32-bit lane right, keeping its sign.
     pub fn shift_right_arithmetic(&mut self, d: usize, x: usize, bits: u8) -> Result<()> {
         match self.isa {
+            Isa::Baseline => self.record(Ins::ShiftRight(d, x, bits))?,
             Isa::Avx512 => self.a.vpsrad(ZMM[d], ZMM[x], i32::from(bits))?,
             _ => self.a.vpsrad(YMM[d], YMM[x], i32::from(bits))?,
         }
@@ -340,7 +445,11 @@ impl Asm {
         no: usize,
         t: usize,
     ) -> Result<()> {
-        let y = self.operand(y.into())?;
+        let y = y.into();
+        if self.records() {
+            return self.record(Ins::Select { d, cmp, x, y, yes, no });
+        }
+        let y = self.operand(y)?;
         match self.isa {
             Isa::Avx512 => {
                 match y {
@@ -360,34 +469,33 @@ impl Asm {
         Ok(())
     }
 
-    /// Runs `body` only where a lane of `x` is NaN. `t` is overwritten on AVX2.
-    pub fn if_nan(&mut self, x: usize, t: usize, body: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let mut skip = self.a.create_label();
-        match self.isa {
-            Isa::Avx512 => {
+    /// Writes 1 to the 32-bit word at `at` where a lane of `x` is NaN. `t` is overwritten on AVX2.
+    pub fn mark_nan(&mut self, x: usize, t: usize, at: Mem) -> Result<()> {
+        let skip = self.label();
+        match (self.isa, skip.x86) {
+            (Isa::Avx512, Some(skip)) => {
                 self.a.vcmpps(k7, ZMM[x], ZMM[x], Cmp::Unordered.imm())?;
                 self.a.kortestw(k7, k7)?;
+                self.a.jz(skip)?;
             }
-            _ => {
+            (Isa::Avx2, Some(skip)) => {
                 self.a.vcmpps(YMM[t], YMM[x], YMM[x], Cmp::Unordered.imm())?;
                 self.a.vptest(YMM[t], YMM[t])?;
+                self.a.jz(skip)?;
             }
+            _ => return self.record(Ins::MarkNan(x, at)),
         }
-        self.a.jz(skip)?;
-        body(self)?;
-        self.a.set_label(&mut skip)?;
-        // a label needs an instruction behind it
-        self.a.nop()?;
-        Ok(())
+        self.a.mov(dword_ptr(at.x86()), 1)?;
+        self.bind(skip)
     }
 
     /// `d = the vector at m`
-    pub fn load(&mut self, d: usize, m: AsmMemoryOperand) -> Result<()> {
+    pub fn load(&mut self, d: usize, m: Mem) -> Result<()> {
         self.load_lanes(d, m, Lanes::All)
     }
 
     /// The vector at `m = s`
-    pub fn store(&mut self, m: AsmMemoryOperand, s: usize) -> Result<()> {
+    pub fn store(&mut self, m: Mem, s: usize) -> Result<()> {
         self.store_lanes(m, s, Lanes::All)
     }
 
@@ -395,6 +503,8 @@ impl Asm {
     /// most) on AVX-512, the topmost free vector register on AVX2. Call it before registers are assigned.
     fn set_mask(&mut self, from: usize, to: usize) -> Result<Mask> {
         match self.isa {
+            Isa::Baseline if from == 0 => Ok(Mask(to)),
+            Isa::Baseline => Err(Error::unsupported("kernel", "a mask of inner lanes at the baseline")),
             Isa::Avx512 => {
                 let k = *K
                     .get(self.kmasks)
@@ -429,7 +539,12 @@ impl Asm {
     }
 
     /// Loads some lanes; the others become 0 and are not read.
-    pub fn load_lanes(&mut self, d: usize, m: AsmMemoryOperand, lanes: Lanes) -> Result<()> {
+    pub fn load_lanes(&mut self, d: usize, m: Mem, lanes: Lanes) -> Result<()> {
+        if self.records() {
+            let lanes = self.count(lanes);
+            return self.record(Ins::Load { d, at: m, lanes });
+        }
+        let m = m.x86();
         match (self.isa, lanes) {
             (Isa::Avx512, Lanes::All) => self.a.vmovups(ZMM[d], zmmword_ptr(m))?,
             (_, Lanes::All) => self.a.vmovups(YMM[d], ymmword_ptr(m))?,
@@ -442,10 +557,27 @@ impl Asm {
         Ok(())
     }
 
+    fn load_operand(&mut self, d: usize, m: AsmMemoryOperand) -> Result<()> {
+        match self.isa {
+            Isa::Avx512 => self.a.vmovups(ZMM[d], zmmword_ptr(m))?,
+            _ => self.a.vmovups(YMM[d], ymmword_ptr(m))?,
+        }
+        Ok(())
+    }
+
+    /// The number of lanes, at the baseline.
+    fn count(&self, lanes: Lanes) -> usize {
+        match lanes {
+            Lanes::All => self.isa.lanes(),
+            Lanes::Masked(Mask(n)) => n,
+        }
+    }
+
     /// Puts `other` into the lanes of `d` that a mask leaves out.
     pub fn blend_lanes(&mut self, d: usize, other: usize, lanes: Lanes) -> Result<()> {
         match (self.isa, lanes) {
             (_, Lanes::All) => {}
+            (Isa::Baseline, Lanes::Masked(Mask(lanes))) => self.record(Ins::Blend { d, other, lanes })?,
             (Isa::Avx512, Lanes::Masked(Mask(k))) => {
                 let dst = [ZMM[d].k1(), ZMM[d].k2(), ZMM[d].k3(), ZMM[d].k4(), ZMM[d].k5(), ZMM[d].k6()][k];
                 self.a.vblendmps(dst, ZMM[other], ZMM[d])?;
@@ -456,7 +588,12 @@ impl Asm {
     }
 
     /// Stores some lanes; the others are not written.
-    pub fn store_lanes(&mut self, m: AsmMemoryOperand, s: usize, lanes: Lanes) -> Result<()> {
+    pub fn store_lanes(&mut self, m: Mem, s: usize, lanes: Lanes) -> Result<()> {
+        if self.records() {
+            let lanes = self.count(lanes);
+            return self.record(Ins::Store { at: m, s, lanes });
+        }
+        let m = m.x86();
         match (self.isa, lanes) {
             (Isa::Avx512, Lanes::All) => self.a.vmovups(zmmword_ptr(m), ZMM[s])?,
             (_, Lanes::All) => self.a.vmovups(ymmword_ptr(m), YMM[s])?,
@@ -470,31 +607,28 @@ impl Asm {
         Ok(())
     }
 
-    /// `d[i] = f32 at base + 4-byte-scaled... index[i] bytes`, for every lane; `t` is overwritten on AVX2.
-    pub fn gather(
-        &mut self,
-        d: usize,
-        base: AsmRegister64,
-        offset: i32,
-        index: usize,
-        t: usize,
-    ) -> Result<()> {
+    /// `d[i] = f32 at base + offset + table[i]` for every lane, all in bytes; `t` is overwritten on AVX2.
+    pub fn gather(&mut self, d: usize, base: Reg, offset: i32, table: &Table, t: usize) -> Result<()> {
+        let (from, index) = (base.x86(), table.reg);
         match self.isa {
+            Isa::Baseline => self.record(Ins::Gather(d, base + offset, table.words.clone()))?,
             Isa::Avx512 => {
                 self.a.kxnorw(k7, k7, k7)?;
-                self.a.vgatherdps(ZMM[d].k7(), dword_ptr(base + ZMM[index] + offset))?;
+                self.a.vgatherdps(ZMM[d].k7(), dword_ptr(from + ZMM[index] + offset))?;
             }
-            _ => {
+            Isa::Avx2 => {
                 self.a.vpcmpeqd(YMM[t], YMM[t], YMM[t])?;
-                self.a.vgatherdps_3(YMM[d], dword_ptr(base + YMM[index] + offset), YMM[t])?;
+                self.a.vgatherdps_3(YMM[d], dword_ptr(from + YMM[index] + offset), YMM[t])?;
             }
         }
         Ok(())
     }
 
-    /// Shuffles 128-bit blocks; AVX-512: `imm` picks two blocks of `x`, then two of `y`; AVX2: as `vperm2f128`.
+    /// Shuffles 128-bit blocks; AVX-512: `imm` picks two blocks of `x`, then two of `y`; AVX2: as `vperm2f128`. There is
+    /// only one at the baseline.
     pub fn shuffle_blocks(&mut self, d: usize, x: usize, y: usize, imm: i32) -> Result<()> {
         match self.isa {
+            Isa::Baseline => return Err(Error::Codegen("blocks of one vector are shuffled".into())),
             Isa::Avx512 => self.a.vshuff32x4(ZMM[d], ZMM[x], ZMM[y], imm)?,
             _ => self.a.vperm2f128(YMM[d], YMM[x], YMM[y], imm)?,
         }
@@ -503,6 +637,9 @@ impl Asm {
 
     /// Sums the lanes of `x` into lane 0 of `x`; `x` and `t` below 16.
     pub fn sum_lanes(&mut self, x: usize, t: usize) -> Result<()> {
+        if self.records() {
+            return self.record(Ins::SumLanes(x));
+        }
         if self.isa == Isa::Avx512 {
             self.a.vextractf64x4(YMM[t], ZMM[x], 1)?;
             self.a.vaddps(YMM[x], YMM[x], YMM[t])?;
@@ -518,6 +655,9 @@ impl Asm {
 
     /// The largest lane of `x` into lane 0 of `x`; NaN is not kept for certain; `x` and `t` below 16.
     pub fn max_lanes(&mut self, x: usize, t: usize) -> Result<()> {
+        if self.records() {
+            return self.record(Ins::MaxLanes(x));
+        }
         if self.isa == Isa::Avx512 {
             self.a.vextractf64x4(YMM[t], ZMM[x], 1)?;
             self.a.vmaxps(YMM[x], YMM[x], YMM[t])?;
@@ -532,8 +672,11 @@ impl Asm {
     }
 
     /// Stores lane 0 of `s` (below 16).
-    pub fn store_lane0(&mut self, m: AsmMemoryOperand, s: usize) -> Result<()> {
-        Ok(self.a.vmovss(dword_ptr(m), XMM[s])?)
+    pub fn store_lane0(&mut self, m: Mem, s: usize) -> Result<()> {
+        if self.records() {
+            return self.record(Ins::Store { at: m, s, lanes: 1 });
+        }
+        Ok(self.a.vmovss(dword_ptr(m.x86()), XMM[s])?)
     }
 
     /// `2^n * x` by exponent arithmetic needs AVX-512: `d = x * 2^floor(y)`.
@@ -541,23 +684,25 @@ impl Asm {
         Ok(self.a.vscalefps(ZMM[d], ZMM[x], ZMM[y])?)
     }
 
-    /// Asks for the cache line at `m`.
-    pub fn prefetch(&mut self, m: AsmMemoryOperand) -> Result<()> {
-        Ok(self.a.prefetcht0(byte_ptr(m))?)
-    }
-
-    /// `r += n`
-    pub fn add_imm(&mut self, r: AsmRegister64, n: i64) -> Result<()> {
-        let n = i32::try_from(n)
-            .map_err(|_| Error::invalid("kernel", format!("offset {n} does not fit 32 bits")))?;
-        if n != 0 {
-            self.a.add(r, n)?;
+    /// Asks for the cache line at `m`; CLIF has no such instruction.
+    pub fn prefetch(&mut self, m: Mem) -> Result<()> {
+        match self.records() {
+            true => Ok(()),
+            false => Ok(self.a.prefetcht0(byte_ptr(m.x86()))?),
         }
-        Ok(())
     }
 
-    /// Ends the function with `vzeroupper; ret`, puts the constants behind it and gives the bytes.
-    pub fn finish(mut self) -> Result<Vec<u8>> {
+    /// Ends the function with `vzeroupper; ret` and puts the constants behind it; at the baseline gives the list.
+    ///
+    /// # Errors
+    /// When a baseline kernel used [`Asm::a`].
+    pub fn finish(mut self) -> Result<Assembled> {
+        if self.records() {
+            return match self.a.instructions() {
+                [] => Ok(Assembled(Form::Portable(self.portable))),
+                _ => Err(Error::unsupported("assembled kernel", "it is written for x86-64 only")),
+            };
+        }
         self.a.vzeroupper()?;
         self.a.ret()?;
         let width = if self.isa == Isa::Avx512 { 1 } else { 8 };
@@ -569,6 +714,6 @@ impl Asm {
             self.a.set_label(&mut label)?;
             self.a.dd(&words)?;
         }
-        Ok(self.a.assemble(0)?)
+        Ok(Assembled(Form::Bytes(self.a.assemble(0)?)))
     }
 }

@@ -6,12 +6,11 @@
 //! kernel column. B is read in that same order, `b_step` bytes for each k.
 
 use super::activation::Activation;
-use crate::asm::{Asm, Isa, Lanes, Src};
+use crate::asm::reg::*;
+use crate::asm::{Asm, Assembled, Isa, Lanes, Src};
 use crate::error::{Error, Result};
 use crate::module::Emitter;
 use cranelift_module::{FuncId, Module};
-use iced_x86::code_asm::registers::*;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister32, AsmRegister64};
 
 /// What is added to the sums before the activation.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +86,7 @@ pub struct Brgemm {
 
 /// Products that one turn of the innermost loop unrolls.
 const UNROLL: usize = 16;
-const COUNTERS: [AsmRegister32; 4] = [eax, r10d, r11d, r9d];
+const COUNTERS: [Reg; 4] = [rax, r10, r11, r9];
 
 /// How many rows fit beside `nv` vectors of columns, leaving what the epilogue needs.
 pub fn max_rows(isa: Isa, nv: usize) -> usize {
@@ -99,8 +98,9 @@ pub fn max_rows(isa: Isa, nv: usize) -> usize {
         (Isa::Avx2, 1) => 11,
         (Isa::Avx2, 2) => 6,
         (Isa::Avx2, 3) => 3,
-        (Isa::Baseline, 1) => 8,
-        (Isa::Baseline, 2) => 4,
+        (Isa::Baseline, 1) => 11,
+        (Isa::Baseline, 2) => 6,
+        (Isa::Baseline, 3) => 4,
         // One row streams B from memory and needs no registers for it.
         (Isa::Avx512, 5..=16) => 1,
         (Isa::Avx2 | Isa::Baseline, 4..=8) => 1,
@@ -124,12 +124,9 @@ impl Brgemm {
     /// The function in the emitter's module, made once for each spec.
     pub fn define<M: Module>(&self, e: &mut Emitter<M>) -> Result<FuncId> {
         let spec = self.clone();
-        e.cached(format!("{self:?}"), |e| match spec.isa {
-            Isa::Baseline => Err(Error::unsupported("matrix product", "the level is baseline")),
-            _ => {
-                let code = spec.assemble()?;
-                e.assembled("brgemm", 5, &code)
-            }
+        e.cached(format!("{self:?}"), |e| {
+            let code = spec.assemble()?;
+            e.assembled("brgemm", 5, &code)
         })
     }
 
@@ -153,7 +150,7 @@ impl Brgemm {
     }
 
     /// The machine code.
-    pub fn assemble(&self) -> Result<Vec<u8>> {
+    pub fn assemble(&self) -> Result<Assembled> {
         self.check()?;
         let mut w = Asm::new(self.isa)?;
         let alone = self.nv == 1 && self.first_lane > 0;
@@ -194,7 +191,7 @@ impl Emit<'_> {
             _ => Lanes::All,
         }
     }
-    fn c_at(&self, r: usize, v: usize) -> AsmMemoryOperand {
+    fn c_at(&self, r: usize, v: usize) -> Mem {
         rdx + (self.s.c_rows[r] + v as i32 * self.s.c_step)
     }
 
@@ -242,27 +239,22 @@ impl Emit<'_> {
     }
 
     /// Emits loop `i` and all inside it; returns how far A has moved when it is done.
-    fn level(&mut self, i: usize, k: usize, counters: &mut Vec<AsmRegister32>) -> Result<i64> {
+    fn level(&mut self, i: usize, k: usize, counters: &mut Vec<Reg>) -> Result<i64> {
         let Some(&(count, step)) = self.s.loops.get(i) else { return self.body(k, counters) };
         if count == 1 {
             return self.level(i + 1, k, counters);
         }
         let counter =
             counters.pop().ok_or_else(|| Error::Codegen("too many loops in a micro-kernel".into()))?;
-        let count_u32 = u32::try_from(count)
-            .map_err(|_| Error::invalid("kernel", format!("{count} turns of one loop")))?;
-        self.w.a.mov(counter, count_u32)?;
-        let mut top = self.w.a.create_label();
-        self.w.a.set_label(&mut top)?;
+        let top = self.w.repeat(counter, count)?;
         let inner = self.level(i + 1, k, counters)?;
         self.w.add_imm(rdi, i64::from(step) - inner)?;
-        self.w.a.dec(counter)?;
-        self.w.a.jnz(top)?;
+        self.w.again(counter, top)?;
         counters.push(counter);
         Ok(count as i64 * i64::from(step))
     }
 
-    fn body(&mut self, k: usize, counters: &mut Vec<AsmRegister32>) -> Result<i64> {
+    fn body(&mut self, k: usize, counters: &mut Vec<Reg>) -> Result<i64> {
         let s = self.s;
         if s.taps.len() == 1 && k > UNROLL {
             let unroll = UNROLL;
@@ -270,13 +262,10 @@ impl Emit<'_> {
                 counters.pop().ok_or_else(|| Error::Codegen("too many loops in a micro-kernel".into()))?;
             let turns = k / unroll;
             if turns > 1 {
-                self.w.a.mov(counter, turns as u32)?;
-                let mut top = self.w.a.create_label();
-                self.w.a.set_label(&mut top)?;
+                let top = self.w.repeat(counter, turns)?;
                 self.steps(unroll, 0)?;
                 self.advance(unroll)?;
-                self.w.a.dec(counter)?;
-                self.w.a.jnz(top)?;
+                self.w.again(counter, top)?;
             } else {
                 self.steps(unroll, 0)?;
                 self.advance(unroll)?;
@@ -312,7 +301,7 @@ impl Emit<'_> {
     fn step(&mut self, a: i32, b: i32) -> Result<()> {
         let s = self.s;
         let vb = self.w.vb();
-        let b_at = |v: usize| -> AsmMemoryOperand { rsi + (b + v as i32 * vb) };
+        let b_at = |v: usize| -> Mem { rsi + (b + v as i32 * vb) };
         let masked = |v: usize| s.b_masked && v + 1 == s.nv;
         if s.rows() == 1 {
             let t = self.accumulators();
@@ -343,7 +332,7 @@ impl Emit<'_> {
         let first = self.b_reg(s.nv);
         let temps = self.w.regs().saturating_sub(first);
         for r in 0..s.rows() {
-            let at: AsmMemoryOperand = rdi + (a + s.a_rows[r]);
+            let at: Mem = rdi + (a + s.a_rows[r]);
             if s.nv == 1 && s.isa == Isa::Avx512 {
                 let (acc, breg) = (self.acc(r, 0), self.b_reg(0));
                 self.w.fma(acc, breg, Src::Each(at))?;
@@ -415,7 +404,7 @@ impl Emit<'_> {
     }
 
     fn add_residual(&mut self, residual: &Residual, temps: [usize; 3]) -> Result<()> {
-        const BASE: AsmRegister64 = r8;
+        const BASE: Reg = r8;
         if residual.scale != 1.0 {
             self.w.splat(temps[1], residual.scale)?;
         }

@@ -67,7 +67,9 @@ const MAX_RAGGED: usize = 32;
 /// Whether groups of `icg` to `ocg` channels are done by this kernel: those of whole blocks, and those that are large and
 /// few enough.
 pub fn dense_groups(group: usize, icg: usize, ocg: usize, cb: usize) -> bool {
-    group == 1 || whole_blocks(icg, ocg, cb) || (group <= MAX_RAGGED && icg >= 4 && 2 * ocg >= cb)
+    // vectors of four have no masks of inner lanes
+    let ragged = cb > 4 && group <= MAX_RAGGED && icg >= 4 && 2 * ocg >= cb;
+    group == 1 || whole_blocks(icg, ocg, cb) || ragged
 }
 
 impl Conv {

@@ -5,12 +5,11 @@
 //! every operand and is what vectors cover.
 
 use super::activation::Activation;
-use crate::asm::{Asm, Cmp, Isa, Lanes, Src};
+use crate::asm::reg::*;
+use crate::asm::{Asm, Assembled, Cmp, Cond, Isa, Label, Lanes, Src};
 use crate::error::{Error, Result};
 use crate::module::{Access, Emitter, Kernel, Operand};
 use cranelift_module::Module;
-use iced_x86::code_asm::registers::*;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64, qword_ptr};
 
 /// A function of one element.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -195,8 +194,8 @@ pub struct Elementwise {
 const SPLIT_ELEMS: usize = 8192;
 /// Rows or vectors that one turn of the innermost loop does.
 const UNROLL: usize = 4;
-const POINTERS: [AsmRegister64; 12] = [r8, r9, r10, r11, rcx, rdx, rbx, rbp, r12, r13, r14, r15];
-const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
+const POINTERS: [Reg; 12] = [r8, r9, r10, r11, rcx, rdx, rbx, rbp, r12, r13, r14, r15];
+const SAVED: [Reg; 6] = [rbx, rbp, r12, r13, r14, r15];
 
 /// The most inputs that one kernel reads.
 pub const MAX_INPUTS: usize = POINTERS.len() - 1;
@@ -297,9 +296,9 @@ struct Site {
 }
 
 impl Body<'_> {
-    fn assemble(&self) -> Result<Vec<u8>> {
+    fn assemble(&self) -> Result<Assembled> {
         let w = Asm::new(self.isa)?;
-        let mut f = Function { b: self, w, hoisted: vec![], free: vec![], tail: Lanes::All, levels: 0 };
+        let mut f = Function { b: self, w, hoisted: vec![], free: vec![], tail: Lanes::All };
         f.all()?;
         f.w.finish()
     }
@@ -323,76 +322,60 @@ struct Function<'a> {
     hoisted: Vec<Vec<usize>>,
     free: Vec<usize>,
     tail: Lanes,
-    levels: usize,
 }
 
 impl Function<'_> {
-    fn saved(&self) -> usize {
-        self.b.operands().saturating_sub(6).min(SAVED.len())
+    fn saved(&self) -> &'static [Reg] {
+        &SAVED[..self.b.operands().saturating_sub(6).min(SAVED.len())]
     }
 
     fn all(&mut self) -> Result<()> {
         let lanes = self.b.isa.lanes();
         self.tail = self.w.lanes((self.b.last.count - 1) % lanes + 1)?;
-        for r in SAVED.iter().take(self.saved()) {
-            self.w.a.push(*r)?;
-        }
-        self.levels = self.b.dims.len() + 1;
-        let frame = 8 * self.levels as i32;
-        self.w.a.sub(rsp, frame)?;
+        let (saved, levels) = (self.saved(), self.b.dims.len() + 1);
+        self.w.enter(saved, levels)?;
         for (i, p) in POINTERS.iter().enumerate().take(self.b.operands()) {
-            self.w.a.mov(*p, qword_ptr(rdi + 8 * i as i32))?;
+            self.w.load_pointer(*p, rdi + 8 * i as i32)?;
             self.w.add_imm(*p, self.b.spec.base[i])?;
         }
         self.free = (0..self.w.regs()).rev().collect();
-        let mut done = self.w.a.create_label();
-        self.split(&mut done)?;
+        let done = self.w.label();
+        self.split(done)?;
         self.level(0)?;
-        self.w.a.set_label(&mut done)?;
-        self.w.a.add(rsp, frame)?;
-        for r in SAVED.iter().take(self.saved()).rev() {
-            self.w.a.pop(*r)?;
-        }
-        Ok(())
+        self.w.bind(done)?;
+        self.w.leave(saved, levels)
     }
 
     /// Moves the pointers to this task's share and stores how much it is (in rows of the split dim, or vectors).
-    fn split(&mut self, done: &mut iced_x86::code_asm::CodeLabel) -> Result<()> {
+    fn split(&mut self, done: Label) -> Result<()> {
         let b = self.b;
         let (total, steps) = match b.dims.first() {
             Some(d) => (d.count, d.steps.clone()),
             None => (b.vectors(), b.last.steps.iter().map(|s| s / 4 * i64::from(self.w.vb())).collect()),
         };
         let chunk = total.div_ceil(b.tasks);
-        let small =
-            |n: usize| i32::try_from(n).map_err(|_| Error::unsupported("elementwise", format!("{n} turns")));
         if b.tasks == 1 {
-            self.w.a.mov(qword_ptr(rsp), small(total)?)?;
-            return Ok(());
+            return self.w.set_slot(0, total as i64);
         }
-        self.w.a.imul_3(rax, rsi, small(chunk)?)?;
-        self.w.a.mov(rsi, rax)?;
-        self.w.a.neg(rax)?;
-        self.w.a.add(rax, small(total)?)?;
-        self.w.a.cmp(rax, 0)?;
-        self.w.a.jle(*done)?;
-        self.w.a.cmp(rax, small(chunk)?)?;
-        let mut fits = self.w.a.create_label();
-        self.w.a.jle(fits)?;
-        self.w.a.mov(rax, i64::from(small(chunk)?))?;
-        self.w.a.set_label(&mut fits)?;
-        self.w.a.mov(qword_ptr(rsp), rax)?;
+        let turns =
+            u32::try_from(chunk).map_err(|_| Error::unsupported("elementwise", format!("{chunk} turns")))?;
+        let (chunk, total) = (i64::from(turns), total as i64);
+        self.w.mul_imm(rax, rsi, chunk)?;
+        self.w.copy(rsi, rax)?;
+        self.w.neg(rax)?;
+        self.w.add_imm(rax, total)?;
+        self.w.branch(rax, Cond::Le, 0, done)?;
+        let fits = self.w.label();
+        self.w.branch(rax, Cond::Le, chunk, fits)?;
+        self.w.set(rax, turns)?;
+        self.w.bind(fits)?;
+        self.w.store_slot(0, rax)?;
         // rsi: first row; what the innermost loop leaves of it says whether the tail is this task's
-        for (i, step) in steps.iter().enumerate() {
-            let step =
-                i32::try_from(*step).map_err(|_| Error::unsupported("elementwise", "a step above 2 GiB"))?;
-            if step != 0 {
-                self.w.a.imul_3(rdi, rsi, step)?;
-                self.w.a.add(POINTERS[i], rdi)?;
-            }
+        for (&pointer, &step) in POINTERS.iter().zip(&steps).filter(|(_, step)| **step != 0) {
+            self.w.mul_imm(rdi, rsi, step)?;
+            self.w.add_reg(pointer, rdi)?;
         }
-        self.w.a.add(rsi, rax)?;
-        Ok(())
+        self.w.add_reg(rsi, rax)
     }
 
     /// Loops over dim `i` and all inside it; pointers are where they were afterwards, but for the outermost dim.
@@ -402,18 +385,13 @@ impl Function<'_> {
         if i >= innermost {
             return if b.row_mode() { self.rows(i) } else { self.vectors(i) };
         }
-        let slot = 8 * i as i32;
         if i > 0 {
-            let count = i32::try_from(b.dims[i].count)
-                .map_err(|_| Error::unsupported("elementwise", "an extent above 2^31"))?;
-            self.w.a.mov(qword_ptr(rsp + slot), count)?;
+            self.w.set_slot(i, b.dims[i].count as i64)?;
         }
-        let mut top = self.w.a.create_label();
-        self.w.a.set_label(&mut top)?;
+        let top = self.w.here()?;
         self.level(i + 1)?;
         self.advance(&b.dims[i].steps, 1)?;
-        self.w.a.dec(qword_ptr(rsp + slot))?;
-        self.w.a.jnz(top)?;
+        self.w.again_slot(i, top)?;
         if i > 0 {
             self.advance(&b.dims[i].steps, -(b.dims[i].count as i64))?;
         }
@@ -459,7 +437,7 @@ impl Function<'_> {
         }
     }
 
-    fn load_input(&mut self, r: usize, input: usize, at: AsmMemoryOperand, lanes: Lanes) -> Result<()> {
+    fn load_input(&mut self, r: usize, input: usize, at: Mem, lanes: Lanes) -> Result<()> {
         if self.b.last.steps[input] == 0 { self.w.broadcast(r, at) } else { self.w.load_lanes(r, at, lanes) }
     }
 
@@ -484,12 +462,7 @@ impl Function<'_> {
             (0..rows).flat_map(|r| (0..n).map(move |v| (r, v))).map(|(r, v)| site(r, v)).collect()
         };
         let unroll = if d.steps.iter().all(|s| s.abs() < 1 << 24) { UNROLL / n } else { 1 };
-        let slot = 8 * i as i32;
-        if i > 0 {
-            self.w.a.mov(rax, d.count as i64)?;
-        } else {
-            self.w.a.mov(rax, qword_ptr(rsp + slot))?;
-        }
+        self.turns(i, d.count)?;
         let many = sites(&self.w, unroll, self.tail);
         let one = sites(&self.w, 1, self.tail);
         self.counted(unroll, &d.steps, &many, &one)?;
@@ -499,34 +472,33 @@ impl Function<'_> {
 
     /// `rax` turns of `one`, where possible `unroll` at once as `many`.
     fn counted(&mut self, unroll: usize, steps: &[i64], many: &[Site], one: &[Site]) -> Result<()> {
-        let (mut top, mut rest, mut turn, mut end) = (
-            self.w.a.create_label(),
-            self.w.a.create_label(),
-            self.w.a.create_label(),
-            self.w.a.create_label(),
-        );
+        let end = self.w.label();
         if unroll > 1 {
-            self.w.a.sub(rax, unroll as i32)?;
-            self.w.a.jl(rest)?;
-            self.w.a.set_label(&mut top)?;
+            let (rest, turns) = (self.w.label(), unroll as i64);
+            self.w.sub_branch(rax, turns, Cond::Lt, rest)?;
+            let top = self.w.here()?;
             self.sites(many)?;
-            self.advance(steps, unroll as i64)?;
-            self.w.a.sub(rax, unroll as i32)?;
-            self.w.a.jge(top)?;
-            self.w.a.set_label(&mut rest)?;
-            self.w.a.add(rax, unroll as i32)?;
-        } else {
-            self.w.a.test(rax, rax)?;
+            self.advance(steps, turns)?;
+            self.w.sub_branch(rax, turns, Cond::Ge, top)?;
+            self.w.bind(rest)?;
+            self.w.add_imm(rax, turns)?;
         }
-        self.w.a.jz(end)?;
-        self.w.a.set_label(&mut turn)?;
+        self.w.branch(rax, Cond::Eq, 0, end)?;
+        let turn = self.w.here()?;
         self.sites(one)?;
         self.advance(steps, 1)?;
-        self.w.a.dec(rax)?;
-        self.w.a.jnz(turn)?;
-        self.w.a.set_label(&mut end)?;
-        self.w.a.nop()?;
-        Ok(())
+        self.w.again_wide(rax, turn)?;
+        self.w.bind(end)
+    }
+
+    /// `rax` = the turns of the innermost loop, dim `i`: this task's share where that is the outermost.
+    fn turns(&mut self, i: usize, all: usize) -> Result<()> {
+        if i == 0 {
+            return self.w.load_slot(rax, 0);
+        }
+        let all =
+            u32::try_from(all).map_err(|_| Error::unsupported("elementwise", format!("{all} turns")))?;
+        self.w.set(rax, all)
     }
 
     /// The innermost loop over the vectors of a long row.
@@ -544,14 +516,12 @@ impl Function<'_> {
         };
         let partial = !b.last.count.is_multiple_of(lanes);
         let whole = b.last.count / lanes;
+        self.turns(i, whole)?;
         if i == 0 {
             // this dim is dealt out to the tasks: whole vectors first, the partial one is in the last task's count
-            self.w.a.mov(rax, qword_ptr(rsp))?;
             if partial {
-                self.last_task_only(|f| Ok(f.w.a.dec(rax)?))?;
+                self.last_task_only(|f| f.w.add_imm(rax, -1))?;
             }
-        } else {
-            self.w.a.mov(rax, whole as i64)?;
         }
         let many: Vec<Site> = (0..UNROLL).map(|u| site(u, Lanes::All)).collect();
         self.counted(UNROLL, &steps, &many, &[site(0, Lanes::All)])?;
@@ -572,13 +542,10 @@ impl Function<'_> {
         if self.b.tasks == 1 {
             return body(self);
         }
-        let mut skip = self.w.a.create_label();
-        self.w.a.cmp(rsi, self.b.vectors() as i32)?;
-        self.w.a.jne(skip)?;
+        let skip = self.w.label();
+        self.w.branch(rsi, Cond::Ne, self.b.vectors() as i64, skip)?;
         body(self)?;
-        self.w.a.set_label(&mut skip)?;
-        self.w.a.nop()?;
-        Ok(())
+        self.w.bind(skip)
     }
 
     fn take(&mut self) -> Result<usize> {

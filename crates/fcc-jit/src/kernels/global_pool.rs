@@ -2,12 +2,12 @@
 
 use super::clif::{at, coordinates, for_range, off, share};
 use super::layout::BlockedLayout;
-use crate::asm::{Asm, Cmp, Isa, Src};
+use crate::asm::reg::*;
+use crate::asm::{Asm, Cmp, Src};
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, types::I64};
 use cranelift_module::{FuncId, Module};
-use iced_x86::code_asm::registers::*;
 
 /// A pool over all pixels. The output is plain `[N, C]` (which `[N, C, 1, 1]` is too).
 #[derive(Clone, Debug, PartialEq)]
@@ -35,37 +35,23 @@ impl GlobalPool {
             for i in 0..PARTS {
                 if self.max { a.splat(i, f32::NEG_INFINITY)? } else { a.zero(i)? }
             }
-            let counters = [(planes, r9d), (rows, r10d)];
-            let mut labels = Vec::new();
-            for (count, counter) in counters {
-                a.a.mov(counter, count as u32)?;
-                let mut top = a.a.create_label();
-                a.a.set_label(&mut top)?;
-                labels.push(top);
-                if labels.len() == 1 {
-                    a.a.mov(r11, rdi)?;
-                } else {
-                    a.a.mov(rcx, r11)?;
-                }
-            }
+            let plane = a.repeat(r9, planes)?;
+            a.copy(r11, rdi)?;
+            let row = a.repeat(r10, rows)?;
+            a.copy(rcx, r11)?;
             let turns = pixels / PARTS;
             let px = x.pixel_bytes() as i32;
             if turns > 0 {
-                a.a.mov(eax, turns as u32)?;
-                let mut top = a.a.create_label();
-                a.a.set_label(&mut top)?;
+                let top = a.repeat(rax, turns)?;
                 self.take(&mut a, PARTS, px)?;
                 a.add_imm(rcx, i64::from(px) * PARTS as i64)?;
-                a.a.dec(eax)?;
-                a.a.jnz(top)?;
+                a.again(rax, top)?;
             }
             self.take(&mut a, pixels % PARTS, px)?;
             a.add_imm(r11, x.row_bytes() as i64)?;
-            a.a.dec(r10d)?;
-            a.a.jnz(labels[1])?;
+            a.again(r10, row)?;
             a.add_imm(rdi, x.plane_bytes() as i64)?;
-            a.a.dec(r9d)?;
-            a.a.jnz(labels[0])?;
+            a.again(r9, plane)?;
             for width in [4, 2, 1] {
                 for i in 0..width {
                     self.combine(&mut a, i, Src::Reg(i + width))?;
@@ -100,7 +86,7 @@ impl GlobalPool {
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
         let (x, isa) = (self.x, e.isa());
         x.check("global pool")?;
-        if x.cb != isa.lanes() || isa == Isa::Baseline {
+        if x.cb != isa.lanes() {
             return Err(Error::unsupported("global pool", format!("{x:?} at level {isa}")));
         }
         if x.n == 0 || x.c == 0 || x.spatial.contains(&0) {

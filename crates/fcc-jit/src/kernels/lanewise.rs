@@ -7,13 +7,12 @@ use super::activation::Activation;
 use super::clif::{at, coordinates, for_range, off, share};
 use super::halo::Halo;
 use super::layout::BlockedLayout;
+use crate::asm::reg::*;
 use crate::asm::{Asm, Cmp, Isa, Src};
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, types::I64};
 use cranelift_module::{FuncId, Module};
-use iced_x86::code_asm::registers::*;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64};
 
 /// Taps above which the rows of a window become a loop.
 const MAX_UNROLLED: usize = 200;
@@ -89,13 +88,10 @@ impl Emit<'_> {
             let group = self.k.group().min(segment.count);
             let turns = segment.count / group;
             if turns > 1 {
-                self.w.a.mov(eax, turns as u32)?;
-                let mut top = self.w.a.create_label();
-                self.w.a.set_label(&mut top)?;
+                let top = self.w.repeat(rax, turns)?;
                 self.pixels(segment, group)?;
                 self.advance(group as i32, px)?;
-                self.w.a.dec(eax)?;
-                self.w.a.jnz(top)?;
+                self.w.again(rax, top)?;
             } else {
                 self.pixels(segment, group)?;
                 self.advance(group as i32, px)?;
@@ -130,16 +126,13 @@ impl Emit<'_> {
             self.k.rows.windows(2).map(|r| (r[1].0 - r[0].0, r[1].1 - r[0].1)).collect();
         let regular = strides.windows(2).all(|s| s[0] == s[1]);
         if taps > MAX_UNROLLED && regular && strides.len() > 1 {
-            self.w.a.lea(r11, rdi + self.k.rows[0].0)?;
-            self.w.a.lea(r9, rsi + self.k.rows[0].1)?;
-            self.w.a.mov(r10d, self.k.rows.len() as u32)?;
-            let mut top = self.w.a.create_label();
-            self.w.a.set_label(&mut top)?;
+            self.w.lea(r11, rdi + self.k.rows[0].0)?;
+            self.w.lea(r9, rsi + self.k.rows[0].1)?;
+            let top = self.w.repeat(r10, self.k.rows.len())?;
             self.window_row(segment, n, r11, r9, (0, 0))?;
             self.w.add_imm(r11, i64::from(strides[0].0))?;
             self.w.add_imm(r9, i64::from(strides[0].1))?;
-            self.w.a.dec(r10d)?;
-            self.w.a.jnz(top)?;
+            self.w.again(r10, top)?;
         } else {
             for &row in &self.k.rows {
                 self.window_row(segment, n, rdi, rsi, row)?;
@@ -148,14 +141,7 @@ impl Emit<'_> {
         self.finish_pixels(segment, n)
     }
 
-    fn window_row(
-        &mut self,
-        segment: &Segment,
-        n: usize,
-        x: AsmRegister64,
-        w: AsmRegister64,
-        row: (i32, i32),
-    ) -> Result<()> {
+    fn window_row(&mut self, segment: &Segment, n: usize, x: Reg, w: Reg, row: (i32, i32)) -> Result<()> {
         let vb = self.w.vb();
         let (weight, index, value, temp) = (n, n + 1, n + 2, n + 3);
         for column in segment.columns.0..segment.columns.1 {
@@ -164,26 +150,25 @@ impl Emit<'_> {
                     let tap = column * self.k.sources.len() + j;
                     self.w.load(weight, w + (row.1 + tap as i32 * vb))?;
                 }
-                match source {
-                    Source::Lanes => {}
-                    Source::Permuted(table) | Source::Gathered(table) => {
-                        let table = self.w.table(table);
-                        self.w.load(index, table)?;
+                let table = match source {
+                    Source::Lanes => None,
+                    Source::Permuted(words) | Source::Gathered(words) => {
+                        Some(self.w.load_table(index, words)?)
                     }
-                }
+                };
                 for q in 0..n {
                     let offset = row.0 + column as i32 * self.k.column_step + q as i32 * self.k.window_step;
-                    let at: AsmMemoryOperand = x + offset;
-                    let x = match source {
-                        Source::Lanes => Src::Mem(at),
-                        Source::Permuted(_) => {
-                            self.w.permute(value, index, Src::Mem(at))?;
+                    let at: Mem = x + offset;
+                    let x = match (source, &table) {
+                        (Source::Permuted(_), Some(table)) => {
+                            self.w.permute(value, table, at)?;
                             Src::Reg(value)
                         }
-                        Source::Gathered(_) => {
-                            self.w.gather(value, x, offset, index, temp)?;
+                        (Source::Gathered(_), Some(table)) => {
+                            self.w.gather(value, x, offset, table, temp)?;
                             Src::Reg(value)
                         }
+                        _ => Src::Mem(at),
                     };
                     match self.k.op {
                         Op::Weighted { .. } => self.w.fma(q, weight, x)?,

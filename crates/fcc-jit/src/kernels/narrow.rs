@@ -11,13 +11,12 @@ use super::clif::{at, coordinates, for_range, off, share};
 use super::copy::{Copy, CopyDim, CopyPart};
 use super::layout::BlockedLayout;
 use super::split::{Run, Split};
+use crate::asm::reg::*;
 use crate::asm::{Asm, Isa, Lanes, Src};
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, types::I64};
 use cranelift_module::{FuncId, Module};
-use iced_x86::code_asm::registers::*;
-use iced_x86::code_asm::{AsmMemoryOperand, AsmRegister64};
 
 /// A convolution in one or two dims, of one group.
 #[derive(Clone, Debug, PartialEq)]
@@ -365,31 +364,25 @@ impl<'a> Emit<'a> {
                 }
             }
         }
-        let rows = self.c.kernel[0] as u32;
+        let rows = self.c.kernel[0];
         let row_step = (4 * self.c.row_elems() * self.c.dilations[0]) as i64;
         let plane = (4 * self.c.row_elems() * self.c.x.pitch()[1]) as i64;
         let (runs, _) = self.c.taps();
-        self.w.a.mov(r11d, self.c.x.c as u32)?;
-        let mut channel = self.w.a.create_label();
-        self.w.a.set_label(&mut channel)?;
-        self.w.a.mov(r10d, rows)?;
-        let mut line = self.w.a.create_label();
-        self.w.a.set_label(&mut line)?;
+        let channel = self.w.repeat(r11, self.c.x.c)?;
+        let line = self.w.repeat(r10, rows)?;
         for run in &runs {
             self.run(*run)?;
         }
         self.w.add_imm(rdi, row_step)?;
-        self.w.a.dec(r10d)?;
-        self.w.a.jnz(line)?;
-        self.w.add_imm(rdi, plane - row_step * i64::from(rows))?;
-        self.w.a.dec(r11d)?;
-        self.w.a.jnz(channel)?;
+        self.w.again(r10, line)?;
+        self.w.add_imm(rdi, plane - row_step * rows as i64)?;
+        self.w.again(r11, channel)?;
         self.epilogue()
     }
 
     fn run(&mut self, run: TapRun) -> Result<()> {
         let bytes = 4 * self.m();
-        let taps = |e: &mut Self, base: AsmRegister64, first: i32, n: usize| -> Result<()> {
+        let taps = |e: &mut Self, base: Reg, first: i32, n: usize| -> Result<()> {
             for i in 0..n as i32 {
                 e.tap(base + (first + i * run.step), i * bytes as i32)?;
             }
@@ -398,21 +391,18 @@ impl<'a> Emit<'a> {
         if run.count <= MAX_UNROLLED {
             return taps(self, rdi, run.first, run.count);
         }
-        self.w.a.lea(r9, rdi + run.first)?;
-        self.w.a.mov(eax, (run.count / UNROLL) as u32)?;
-        let mut top = self.w.a.create_label();
-        self.w.a.set_label(&mut top)?;
+        self.w.lea(r9, rdi + run.first)?;
+        let top = self.w.repeat(rax, run.count / UNROLL)?;
         taps(self, r9, 0, UNROLL)?;
         self.w.add_imm(r9, UNROLL as i64 * i64::from(run.step))?;
-        self.w.a.dec(eax)?;
-        self.w.a.jnz(top)?;
+        self.w.again(rax, top)?;
         taps(self, r9, 0, run.count % UNROLL)
     }
 
     /// One tap: every vector of pixels times one weight for each output channel.
-    fn tap(&mut self, x: AsmMemoryOperand, weights: i32) -> Result<()> {
+    fn tap(&mut self, x: Mem, weights: i32) -> Result<()> {
         let (m, free) = (self.m(), self.free());
-        let weight = |o: usize| -> AsmMemoryOperand { rsi + (weights + 4 * o as i32) };
+        let weight = |o: usize| -> Mem { rsi + (weights + 4 * o as i32) };
         let (value, first_weight) = (free, free + 1);
         if self.holds {
             for o in 0..m {

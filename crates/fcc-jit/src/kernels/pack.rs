@@ -4,11 +4,11 @@ use super::clif::{at, coordinates, for_n, for_range, off, share};
 use super::gemm::Gemm;
 use super::reorder::Transpose;
 use crate::asm::Asm;
+use crate::asm::reg::*;
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, types::I64};
 use cranelift_module::{FuncId, Module};
-use iced_x86::code_asm::registers::*;
 
 /// Lays a computed B out as [`super::gemm::BStorage::Packed`] wants it. A transposed B (`[N, K]`) has no other way into
 /// a product; a row-major one can also be used in place, and is worth packing when A has many rows.
@@ -45,12 +45,7 @@ impl PackB {
             let mut w = Asm::new(isa)?;
             let vb = isa.vector_bytes();
             let last = w.lanes(last_lanes)?;
-            w.a.mov(
-                eax,
-                u32::try_from(k).map_err(|_| Error::unsupported("pack", format!("{k} rows of B")))?,
-            )?;
-            let mut top = w.a.create_label();
-            w.a.set_label(&mut top)?;
+            let top = w.repeat(rax, k)?;
             for v in 0..nv {
                 let lanes = if v + 1 == nv { last } else { crate::asm::Lanes::All };
                 w.load_lanes(v % 8, rdi + (v * vb) as i32, lanes)?;
@@ -58,8 +53,7 @@ impl PackB {
             }
             w.add_imm(rdi, 4 * row as i64)?;
             w.add_imm(rsi, (nv * vb) as i64)?;
-            w.a.dec(eax)?;
-            w.a.jnz(top)?;
+            w.again(rax, top)?;
             let code = w.finish()?;
             e.assembled("pack", 2, &code)
         })

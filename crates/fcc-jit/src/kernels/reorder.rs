@@ -4,13 +4,13 @@ use super::clif::{at, coordinates, for_n, for_range, off, share};
 use super::halo::Halo;
 use super::layout::BlockedLayout;
 use super::split::{Run, Split};
-use crate::asm::{Asm, Isa};
+use crate::asm::reg::*;
+use crate::asm::{Asm, Assembled, Isa};
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
 use cranelift_frontend::FunctionBuilder;
 use cranelift_module::{FuncId, Module};
-use iced_x86::code_asm::registers::*;
 
 /// A copy from one layout of an activation into another; the output's halo is zeroed.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +41,7 @@ impl Transpose {
         })
     }
 
-    fn assemble(&self) -> Result<Vec<u8>> {
+    fn assemble(&self) -> Result<Assembled> {
         let mut w = Asm::new(self.isa)?;
         let n = self.isa.lanes();
         let load = w.lanes(self.lanes)?;
@@ -89,7 +89,8 @@ impl Transpose {
                 pairs(&mut w, &mut free, &mut v, &stage(4), blocks)?;
                 pairs(&mut w, &mut free, &mut v, &stage(8), blocks)?;
             }
-            _ => pairs(&mut w, &mut free, &mut v, &stage(4), |w, high, d, a, b| {
+            Isa::Baseline => {}
+            Isa::Avx2 => pairs(&mut w, &mut free, &mut v, &stage(4), |w, high, d, a, b| {
                 w.shuffle_blocks(d, a, b, if high { 0x31 } else { 0x20 })
             })?,
         }
@@ -122,12 +123,9 @@ fn define_copy<M: Module>(e: &mut Emitter<M>, bytes: usize) -> Result<FuncId> {
             w.add_imm(rsi, (n * vb) as i64)
         };
         if turns > 0 {
-            w.a.mov(eax, turns as u32)?;
-            let mut top = w.a.create_label();
-            w.a.set_label(&mut top)?;
+            let top = w.repeat(rax, turns)?;
             copy(&mut w, 4)?;
-            w.a.dec(eax)?;
-            w.a.jnz(top)?;
+            w.again(rax, top)?;
         }
         copy(&mut w, bytes % (4 * vb) / vb)?;
         if let Some(mask) = mask {

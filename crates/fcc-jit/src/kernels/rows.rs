@@ -1,13 +1,12 @@
 //! Rows: reductions to one number, and normalisation to mean 0 and variance 1.
 
 use super::clif::{at, coordinates, for_range, off, share};
+use crate::asm::reg::*;
 use crate::asm::{Asm, Cmp, Lanes, Src};
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_module::{FuncId, Module};
-use iced_x86::code_asm::AsmMemoryOperand;
-use iced_x86::code_asm::registers::*;
 
 /// What a reduction makes of its elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,16 +67,13 @@ fn over_row(
     let (lanes, vb) = (w.isa().lanes(), w.vb());
     let (whole, rest) = (n / lanes, n % lanes);
     let turns = whole / PARTS;
-    w.a.xor(eax, eax)?;
+    w.set(rax, 0)?;
     if turns > 0 {
-        let mut top = w.a.create_label();
-        w.a.set_label(&mut top)?;
+        let top = w.here()?;
         for part in 0..PARTS {
             body(w, part, part as i32 * vb, Lanes::All)?;
         }
-        w.a.add(rax, PARTS as i32 * vb)?;
-        w.a.cmp(rax, (turns * PARTS) as i32 * vb)?;
-        w.a.jne(top)?;
+        w.until(rax, PARTS as i32 * vb, (turns * PARTS) as i32 * vb, top)?;
     }
     for part in 0..whole % PARTS {
         body(w, part, part as i32 * vb, Lanes::All)?;
@@ -243,14 +239,11 @@ impl Reduce {
             let l = w.lanes(count)?;
             let (v, t) = (1, [2, 3]);
             fold.start(&mut w, 0)?;
-            w.a.mov(eax, n as u32)?;
-            let mut top = w.a.create_label();
-            w.a.set_label(&mut top)?;
+            let top = w.repeat(rax, n)?;
             w.load_lanes(v, rdi + 0, l)?;
             fold.take(&mut w, 0, v, t)?;
             w.add_imm(rdi, 4 * inner as i64)?;
-            w.a.dec(eax)?;
-            w.a.jnz(top)?;
+            w.again(rax, top)?;
             fold.finish(&mut w, 0, n)?;
             w.store_lanes(rsi + 0, 0, l)?;
             let code = w.finish()?;
@@ -336,7 +329,7 @@ impl Normalise {
                 w.sub(v, v, mean)?;
                 w.mul(v, v, factor)?;
                 if !per_row {
-                    let (a, b): (AsmMemoryOperand, AsmMemoryOperand) = (rsi + rax + o, rdx + rax + o);
+                    let (a, b) = (rsi + rax + o, rdx + rax + o);
                     w.load_lanes(s, a, l)?;
                     w.load_lanes(c, b, l)?;
                 }

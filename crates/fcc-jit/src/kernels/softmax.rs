@@ -4,13 +4,12 @@
 //! Otherwise lanes are neighbouring lines: the same three passes, going down `n`.
 
 use super::clif::{at, coordinates, for_range, off, share};
+use crate::asm::reg::*;
 use crate::asm::{Asm, Lanes};
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_module::{FuncId, Module};
-use iced_x86::code_asm::AsmRegister64;
-use iced_x86::code_asm::registers::*;
 
 /// A softmax.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,14 +104,11 @@ fn over_row(
 ) -> Result<()> {
     let lanes = w.isa().lanes();
     let (whole, rest) = (n / lanes, n % lanes);
-    w.a.xor(eax, eax)?;
+    w.set(rax, 0)?;
     if whole > 0 {
-        let mut top = w.a.create_label();
-        w.a.set_label(&mut top)?;
+        let top = w.here()?;
         body(w, Lanes::All)?;
-        w.a.add(rax, w.vb())?;
-        w.a.cmp(rax, whole as i32 * w.vb())?;
-        w.a.jne(top)?;
+        w.until(rax, w.vb(), whole as i32 * w.vb(), top)?;
     }
     if rest > 0 {
         body(w, tail)?;
@@ -128,7 +124,7 @@ fn define<M: Module>(e: &mut Emitter<M>, n: usize) -> Result<FuncId> {
         let lanes = isa.lanes();
         let tail = w.lanes((n - 1) % lanes + 1)?;
         let [max, sum, v, t0, t1, low] = [0, 1, 2, 3, 4, 5];
-        let (x, y): (AsmRegister64, AsmRegister64) = (rdi, rsi);
+        let (x, y): (Reg, Reg) = (rdi, rsi);
         w.splat(low, f32::NEG_INFINITY)?;
         w.mov(max, low)?;
         over_row(&mut w, n, tail, |w, l| {
@@ -172,7 +168,7 @@ fn define<M: Module>(e: &mut Emitter<M>, n: usize) -> Result<FuncId> {
 }
 
 /// Loads the lanes of a mask, `other` in the rest.
-fn masked_load(w: &mut Asm, d: usize, x: AsmRegister64, l: Lanes, other: usize) -> Result<()> {
+fn masked_load(w: &mut Asm, d: usize, x: Reg, l: Lanes, other: usize) -> Result<()> {
     w.load_lanes(d, x + rax, l)?;
     w.blend_lanes(d, other, l)
 }
@@ -186,17 +182,13 @@ fn define_columns<M: Module>(e: &mut Emitter<M>, n: usize, inner: usize, count: 
         let [max, sum, v, t0, t1] = [0, 1, 2, 3, 4];
         let step = 4 * inner as i64;
         let down = |w: &mut Asm, body: &mut dyn FnMut(&mut Asm) -> Result<()>| -> Result<()> {
-            w.a.mov(rcx, rdi)?;
-            w.a.mov(rdx, rsi)?;
-            w.a.mov(eax, n as u32)?;
-            let mut top = w.a.create_label();
-            w.a.set_label(&mut top)?;
+            w.copy(rcx, rdi)?;
+            w.copy(rdx, rsi)?;
+            let top = w.repeat(rax, n)?;
             body(w)?;
             w.add_imm(rcx, step)?;
             w.add_imm(rdx, step)?;
-            w.a.dec(eax)?;
-            w.a.jnz(top)?;
-            Ok(())
+            w.again(rax, top)
         };
         w.splat(max, f32::NEG_INFINITY)?;
         down(&mut w, &mut |w| {

@@ -1,14 +1,28 @@
 //! What the kernel tests share: seeded numbers, running a kernel, a plain convolution.
 #![allow(dead_code)]
 
+use cranelift_codegen::settings::Configurable;
+use cranelift_module::default_libcall_names;
+use cranelift_object::{ObjectBuilder, ObjectModule};
 use fcc_jit::asm::Isa;
 use fcc_jit::kernels::layout::BlockedLayout;
-use fcc_jit::module::{Buffer, Code, Kernel};
+use fcc_jit::module::{Buffer, Code, Emitter, Kernel, flags};
 use fcc_jit::pool::Pool;
 
 /// The levels that this machine has.
 pub fn levels() -> Vec<Isa> {
-    [Isa::Avx2, Isa::Avx512].into_iter().filter(|&l| l <= Isa::detect()).collect()
+    [Isa::Baseline, Isa::Avx2, Isa::Avx512].into_iter().filter(|&l| l <= Isa::detect()).collect()
+}
+
+/// An emitter of code for any machine, with features of it by Cranelift's names.
+pub fn object_emitter(triple: &str, isa: Isa, features: &[&str]) -> Emitter<ObjectModule> {
+    let mut target = cranelift_codegen::isa::lookup_by_name(triple).expect("target");
+    for feature in features {
+        target.enable(feature).expect("feature");
+    }
+    let target = target.finish(flags(true, isa).expect("flags")).expect("target");
+    let object = ObjectBuilder::new(target, "kernels", default_libcall_names()).expect("object");
+    Emitter::new(ObjectModule::new(object), isa)
 }
 
 /// A small generator of pseudo-random numbers (xorshift64*).

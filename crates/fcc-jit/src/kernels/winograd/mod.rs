@@ -104,7 +104,7 @@ impl Winograd {
         let flat = conv.kernel[0] == 1 && conv.x.spatial[0] == 1 && conv.y.spatial[0] == 1;
         let dense = (1..3).all(|d| conv.kernel[d] == 1 || conv.dilations[d] == 1);
         let blocked = conv.x.cb == isa.lanes() && conv.handles_group(isa) && !conv.ragged(isa);
-        if isa == Isa::Baseline || !flat || !dense || !blocked {
+        if !flat || !dense || !blocked {
             return None;
         }
         let [y, x] = [0, 1].map(|d| Bilinear::new(schemes[d], conv.kernel[1 + d], conv.strides[1 + d]));

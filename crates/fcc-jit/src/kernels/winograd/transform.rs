@@ -1,30 +1,29 @@
 //! The transforms around the products: assembled kernels that apply the matrices of [`Bilinear`] to tiles.
 
 use super::bilinear::Bilinear;
+use crate::asm::reg::*;
 use crate::asm::{Asm, Src};
 use crate::error::Result;
 use crate::kernels::activation::Activation;
-use iced_x86::code_asm::AsmMemoryOperand;
-use iced_x86::code_asm::registers::*;
 
 /// A vector that a sum reads.
 #[derive(Clone, Copy)]
 enum Term {
     Reg(usize),
-    Mem(AsmMemoryOperand),
+    At(Mem),
 }
 
 impl Term {
     fn src(self) -> Src {
         match self {
             Term::Reg(r) => Src::Reg(r),
-            Term::Mem(m) => Src::Mem(m),
+            Term::At(m) => Src::Mem(m),
         }
     }
     fn bring(self, w: &mut Asm, d: usize) -> Result<()> {
         match self {
             Term::Reg(r) => w.mov(d, r),
-            Term::Mem(m) => w.load(d, m),
+            Term::At(m) => w.load(d, m),
         }
     }
 }
@@ -34,7 +33,7 @@ fn signed_sum(w: &mut Asm, d: usize, terms: &[(bool, Term)]) -> Result<bool> {
     let flip = terms.iter().all(|t| t.0);
     let mut ordered: Vec<(bool, Term)> = terms.iter().map(|t| (t.0 != flip, t.1)).collect();
     // positive terms first, and a register before all
-    ordered.sort_by_key(|t| (t.0, matches!(t.1, Term::Mem(_))));
+    ordered.sort_by_key(|t| (t.0, matches!(t.1, Term::At(_))));
     let mut rest = ordered.into_iter();
     let (Some((_, first)), second) = (rest.next(), rest.next()) else { return w.zero(d).map(|()| false) };
     let add = |w: &mut Asm, x: usize, (negative, term): (bool, Term)| match negative {
@@ -150,13 +149,10 @@ fn each_tile(
     let cut = run.last_cols != whole;
     let n = run.tiles - usize::from(cut);
     if n > 0 {
-        w.a.mov(eax, n as u32)?;
-        let mut top = w.a.create_label();
-        w.a.set_label(&mut top)?;
+        let top = w.repeat(rax, n)?;
         body(w, whole)?;
         advance(w)?;
-        w.a.dec(eax)?;
-        w.a.jnz(top)?;
+        w.again(rax, top)?;
     }
     if cut { body(w, run.last_cols) } else { Ok(()) }
 }
@@ -209,7 +205,7 @@ impl InputTile<'_> {
                 for l in 0..width {
                     let terms: Vec<Option<Term>> = (0..self.y.inputs())
                         .map(|i| {
-                            (i < height).then(|| Term::Mem(rdi + (i as i32 * self.row + l as i32 * self.px)))
+                            (i < height).then(|| Term::At(rdi + (i as i32 * self.row + l as i32 * self.px)))
                         })
                         .collect();
                     apply(w, &self.y.bt, (u, pair), &terms, [l, all + l], temps)?;
@@ -279,7 +275,7 @@ impl OutputTile<'_> {
                 w.add_imm(rcx, step)
             },
         )?;
-        w.if_nan(flag, zero, |w| Ok(w.a.mov(iced_x86::code_asm::dword_ptr(r8), 1)?))
+        w.mark_nan(flag, zero, r8.into())
     }
 
     fn flag_registers(&self) -> [usize; 2] {
@@ -294,7 +290,7 @@ impl OutputTile<'_> {
         let [flag, zero] = self.flag_registers();
         for i in 0..run.rows {
             for v in 0..products {
-                let point = |u: usize| Term::Mem(rdi + ((u * products + v) as i32 * run.point_step));
+                let point = |u: usize| Term::At(rdi + ((u * products + v) as i32 * run.point_step));
                 let terms: Vec<(f32, Term)> =
                     self.y.at[i].iter().enumerate().map(|(u, c)| (*c, point(u))).collect();
                 linear(w, v, temps[0], &terms)?;
