@@ -74,7 +74,8 @@ impl Emit<'_> {
             };
             let declined = Winograd::declined(&k, isa);
             self.because(match &declined {
-                None => "3x3, stride 1, enough channels and pixels to pay for the transforms".to_string(),
+                None => "Winograd: 3x3, stride 1, enough channels and pixels to pay for the transforms"
+                    .to_string(),
                 Some(why) => format!("not Winograd: {why}"),
             });
             if declined.is_none() {
