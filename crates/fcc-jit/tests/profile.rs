@@ -71,7 +71,7 @@ fn steps_say_what_they_compute_and_why() {
     assert!(second.why.as_deref().is_some_and(|w| w.starts_with("Winograd: ")), "{:?}", second.why);
     let left = step(&steps, "places");
     let Work::Interpret { why } = &left.work else { panic!("{left:?}") };
-    assert_eq!((why.what.as_str(), why.got.as_str()), ("output `places`", "int64[4,?]"));
+    assert_eq!((why.what.as_str(), why.got.as_str()), ("value `places`", "int64[4,?]"));
     assert!(plan.is_cut(), "what follows NonZero is compiled in the run");
     let reorders = steps.iter().filter(|s| matches!(s.work, Work::Reorder { .. })).count();
     assert!(reorders >= 1, "NonZero reads row-major what the convolution makes in blocks");
