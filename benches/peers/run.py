@@ -89,10 +89,17 @@ def environment_of(command: list[str]) -> dict[str, str]:
     """rten takes its number of threads from the environment, the Python peers their helpers."""
     import json
 
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "RUST_BACKTRACE": "0"}
     if command[-1].startswith("{"):
         environment["RTEN_NUM_THREADS"] = str(json.loads(command[-1])["threads"])
     return environment
+
+
+def complaint(done_code: int, stderr: str) -> str:
+    """Why a runner failed, in one line: its last words, and where a chain of causes begins."""
+    lines = [line.strip() for line in stderr.strip().splitlines() if line.strip()]
+    chain = next((i for i, line in enumerate(lines) if line.startswith("Error: ")), len(lines) - 1)
+    return " ".join(lines[max(chain, 0) :])[:200] if lines else f"exit code {done_code}"
 
 
 def start_to_result_ms(command: list[str]) -> float | str:
@@ -101,9 +108,9 @@ def start_to_result_ms(command: list[str]) -> float | str:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment_of(command))
     line = process.stdout.readline()
     took = (time.perf_counter() - start) * 1e3
-    error = process.communicate()[1].decode(errors="replace").strip().splitlines()
+    error = process.communicate()[1].decode(errors="replace")
     if process.returncode != 0 or not line.strip():
-        return error[-1][:200] if error else f"exit code {process.returncode}, printed {line[:80]!r}"
+        return complaint(process.returncode, error)
     return took
 
 
@@ -113,8 +120,7 @@ def last_json(command: list[str]) -> dict | str:
 
     done = subprocess.run(command, capture_output=True, text=True, env=environment_of(command))
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        return lines[-1][:200] if lines else f"exit code {done.returncode}"
+        return complaint(done.returncode, done.stderr)
     try:
         return json.loads(done.stdout.strip().splitlines()[-1] if "\n{" in done.stdout else done.stdout)
     except (json.JSONDecodeError, IndexError):
@@ -146,7 +152,7 @@ def outputs_of(runner: str, task: dict, programs: dict, out: Path) -> dict | str
         command = [*command_of(runner, task, 2, 0.0, programs, once=True), "--outputs", str(out)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
-            return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
+            return complaint(done.returncode, done.stderr)
     else:
         command = command_of(runner, {**task, "outputs": str(out)}, 2, 0.0, programs)
         result = last_json(command)
