@@ -3,7 +3,7 @@ use crate::graph::NodeKind;
 use crate::interp::{bind_attributes, call_target, eval_op};
 use crate::op::{Fact, InferCtx};
 use crate::{At, Bindings, Error, Function, Graph, NodeId, Op, OpNode, Result, Value, ValueId, ValueType};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Constants above this many elements are not computed during inference.
 const MAX_FOLDED_ELEMS: usize = 4096;
@@ -83,6 +83,8 @@ pub fn infer_facts(
             facts.facts.insert(value, Fact { ty, ..fact.clone() });
         }
     }
+    // looked up once for all: there may be as many as there are initializers
+    let listed: HashSet<NodeId> = graph.inputs.iter().map(|i| i.node).collect();
     for id in graph.topological()? {
         let value = ValueId { node: id, output: 0 };
         match &graph.node(id).kind {
@@ -90,7 +92,7 @@ pub fn infer_facts(
                 facts.facts.entry(value).or_insert_with(|| graph.ty(value).clone().into());
             }
             NodeKind::Constant(c) => {
-                if graph.is_overridable(id) {
+                if graph.overridable_inputs && listed.contains(&id) {
                     facts.facts.entry(value).or_insert_with(|| graph.ty(value).clone().into());
                 } else {
                     facts.facts.insert(value, Fact::constant(c.tensor.clone()));

@@ -274,3 +274,55 @@ fn completions_name_every_subcommand() {
         }
     }
 }
+
+#[test]
+fn profile_shows_steps_totals_and_a_trace() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace.json");
+    let model = fixture("mnist_cnn.onnx");
+    let base = ["--random", "0", "--set", "batch=2", "--threads", "2", "--runs", "3"];
+    let args = |rest: &[&str]| {
+        let mut args = vec!["profile".to_string(), model.display().to_string()];
+        args.extend(base.iter().chain(rest).map(|a| a.to_string()));
+        args
+    };
+    let told = fcc(args(&["--json"])).ok().json();
+    let steps = told["steps"].as_array().expect("steps");
+    assert_eq!(told["runs"], 3);
+    assert!(steps.iter().any(|s| s["op"] == "Gemm" || s["interpreted"] == true), "{told}");
+    let sum: f64 = steps.iter().filter_map(|s| s["us"].as_f64()).sum();
+    let totals: f64 =
+        told["operators"].as_array().expect("totals").iter().filter_map(|o| o["us"].as_f64()).sum();
+    assert!((sum - totals).abs() < 1e-6 * sum, "{sum} and {totals}");
+    let path = trace.display().to_string();
+    let text = fcc(args(&["--trace", &path, "--trace-runs", "2", "--top", "1"])).ok().stdout;
+    assert!(text.contains("interpreter: "), "{text}");
+    let trace: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&trace).expect("a trace")).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    let runs = events.iter().filter(|e| e["name"].as_str().is_some_and(|n| n.starts_with("run "))).count();
+    assert_eq!(runs, 2);
+    for event in events.iter().filter(|e| e["ph"] == "X") {
+        assert!(event["dur"].as_f64().is_some_and(|d| d >= 0.0) && event["ts"].is_number(), "{event}");
+    }
+}
+
+#[test]
+fn explain_says_what_is_left_to_the_interpreter_and_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "<ir_version: 8, opset_import: [\"\" : 17]>
+g (float[2,3] x, float[3,3] m) => (float y)
+{
+  a = Relu (x)
+  y = Det (m)
+}
+";
+    let text = text.replace("(float y)", "(float y, float[2,3] a)");
+    let model = text_file(folder.path(), "det.onnxtxt", &text);
+    let answer = fcc(["explain".as_ref(), model.as_os_str(), "--random".as_ref(), "0".as_ref()]).ok();
+    let left = "Det `y`: operator: got Det of float[3,3], need one that there is a kernel for";
+    assert!(answer.stdout.contains(left), "{}", answer.stdout);
+    let args = ["explain".as_ref(), model.as_os_str(), "--random".as_ref(), "0".as_ref(), "--json".as_ref()];
+    let told = fcc(args).ok().json();
+    assert!(told["interpreted_steps"].as_array().is_some_and(|s| !s.is_empty()), "{told}");
+}

@@ -138,8 +138,8 @@ fn computing(plan: &Plan) -> impl Iterator<Item = &StepInfo> {
 
 fn kernels(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
     let kind = |s: &StepInfo| {
-        let kernel = s.kernel.split_whitespace().next().unwrap_or_default().to_string();
-        (kernel, s.why.clone().unwrap_or_default())
+        let words = s.kernel.split_whitespace().take_while(|w| !w.contains(|c: char| c.is_ascii_digit()));
+        (words.collect::<Vec<_>>().join(" "), s.why.clone().unwrap_or_default())
     };
     let mut list = counted(computing(plan).map(kind));
     list.sort_by(|a, b| (b.0, &a.1).cmp(&(a.0, &b.1)));

@@ -65,11 +65,12 @@ impl Emit<'_> {
     pub(super) fn because(&mut self, why: impl Into<String>) {
         self.about.why = Some(why.into());
     }
-    /// Makes steps that do something else than what the node at work is there for.
-    pub(super) fn aside<T>(&mut self, work: Work, make: impl FnOnce(&mut Self) -> T) -> T {
-        let (work, why) = (std::mem::replace(&mut self.about.work, work), self.about.why.take());
+    /// Makes a step that does something else than what the node at work is there for, to a value of type `output`.
+    pub(super) fn aside<T>(&mut self, work: Work, output: String, make: impl FnOnce(&mut Self) -> T) -> T {
+        let about = About { nodes: self.about.nodes.clone(), output, work, why: None };
+        let about = std::mem::replace(&mut self.about, about);
         let made = make(self);
-        (self.about.work, self.about.why) = (work, why);
+        self.about = about;
         made
     }
     /// What is known of a step that runs `kernel`.

@@ -327,9 +327,10 @@ impl Emit<'_> {
         let layout = to.layout.unwrap_or(want);
         let kernel = built(relayout(&have, &layout).build(self.code.emitter(), self.shared.options.threads))?;
         self.zero_halo(&to, place)?;
-        let value = self.program.val(v).name.clone();
-        let work = Work::Reorder { value, from: words(from, &have), to: words(form, &layout) };
-        self.aside(work, |e| e.run(place, kernel, vec![loc, to]))?;
+        let val = self.program.val(v);
+        let work =
+            Work::Reorder { value: val.name.clone(), from: words(from, &have), to: words(form, &layout) };
+        self.aside(work, val.ty.to_string(), |e| e.run(place, kernel, vec![loc, to]))?;
         Ok(to)
     }
 
@@ -355,7 +356,8 @@ impl Emit<'_> {
         let Some(layout) = to.layout.filter(|l| !l.is_tight()) else { return Ok(()) };
         let threads = self.shared.options.threads;
         let kernel = built(crate::kernels::zero::ZeroHalo { layout }.build(self.code.emitter(), threads))?;
-        self.aside(Work::Border, |e| e.run(place, kernel, vec![*to]))
+        let value = format!("{} images of {}x{:?}", layout.n, layout.c, layout.spatial);
+        self.aside(Work::Border, value, |e| e.run(place, kernel, vec![*to]))
     }
 }
 

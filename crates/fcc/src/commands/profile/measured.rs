@@ -113,7 +113,7 @@ impl Measured {
             json
         };
         let operator = |(op, o): &(String, Operator)| json!({ "op": op, "steps": o.steps, "us": o.us, "flops": o.flops });
-        let left_us: f64 = self.interpreted().map(|s| s.us).sum();
+        let left_us = self.interpreted().map(|s| s.us).fold(0.0, |a, b| a + b);
         json!({
             "isa": self.isa.name(),
             "threads": self.options.threads,

@@ -73,7 +73,7 @@ fn summary(out: &mut Out, m: &Measured, sum: f64) -> Result<(), Failure> {
         m.isa,
         m.options.precision,
     ))?;
-    let (left, us) = (m.interpreted().count(), m.interpreted().map(|s| s.us).sum::<f64>());
+    let (left, us) = (m.interpreted().count(), m.interpreted().map(|s| s.us).fold(0.0, |a, b| a + b));
     let percent = if sum > 0.0 { 100.0 * us / sum } else { 0.0 };
     out.line(format_args!(
         "interpreter: {left} of {} steps, {us:.1} us, {percent:.1} % of the steps' time",
