@@ -10,12 +10,14 @@ pub mod aligned;
 pub mod asm;
 mod compiled;
 pub mod error;
+mod host;
 pub mod kernels;
 mod lower;
 pub mod module;
 mod plan;
 pub mod pool;
 mod segment;
+mod splice;
 
 pub use compiled::{CompiledModel, Options, compile};
 pub use plan::{Plan, Profile};

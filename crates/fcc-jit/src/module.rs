@@ -309,12 +309,25 @@ impl Step {
     /// during the call, and written buffers overlap no other buffer of `args`.
     pub unsafe fn run(&self, pool: &Pool, args: &[Buffer]) -> Result<()> {
         let pointers = self.check(args)?;
-        let pointers = pointers.as_slice();
-        if self.tasks == 1 {
-            // SAFETY: sizes were checked; the rest is the caller's promise.
-            unsafe { (self.entry)(pointers.as_ptr(), 0) };
-            return Ok(());
-        }
+        // SAFETY: sizes were checked; the rest is the caller's promise.
+        unsafe { self.run_checked(Some(pool), pointers.as_slice()) };
+        Ok(())
+    }
+
+    /// As [`Step::run`], for a caller that knows the operands' sizes: one pointer for each operand. Without a pool
+    /// the calling thread does all tasks.
+    ///
+    /// # Safety
+    /// As [`Step::run`], where each pointer has the operand's number of bytes behind it.
+    pub(crate) unsafe fn run_checked(&self, pool: Option<&Pool>, pointers: &[*mut u8]) {
+        debug_assert_eq!(pointers.len(), self.operands.len());
+        let Some(pool) = pool.filter(|_| self.tasks > 1) else {
+            for task in 0..self.tasks {
+                // SAFETY: the caller's promise.
+                unsafe { (self.entry)(pointers.as_ptr(), task as u64) };
+            }
+            return;
+        };
         let shared = Shared(pointers.as_ptr());
         let entry = self.entry;
         pool.run(self.tasks, &|task| {
@@ -322,7 +335,6 @@ impl Step {
             // SAFETY: as above; tasks of one step write disjoint bytes by construction of the kernels.
             unsafe { entry(shared.0, task as u64) };
         });
-        Ok(())
     }
 
     fn check(&self, args: &[Buffer]) -> Result<Pointers> {

@@ -17,6 +17,7 @@ pub mod lanewise;
 pub mod layout;
 pub mod nest;
 pub mod pack;
+pub mod recurrent;
 pub mod reorder;
 pub mod resize;
 pub mod rows;

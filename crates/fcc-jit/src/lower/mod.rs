@@ -9,10 +9,13 @@ mod gemm;
 mod movement;
 mod norm;
 mod pool;
+mod recurrent;
+mod typed;
 mod view;
 
 use crate::kernels::ew::Expr;
 use crate::plan::ir::{Kind, Node, Program, Vx};
+use fcc_ir::ops::recurrent::Cell;
 use fcc_ir::{NodeId, OpNode, Tensor};
 
 /// What a lowering sees.
@@ -43,7 +46,7 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Option<()> {
         "MaxPool" | "AveragePool" => pool::pool(cx),
         "GlobalAveragePool" | "GlobalMaxPool" => pool::global(cx),
         "Identity" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Dropout" => view::view(cx),
-        "Cast" => view::cast(cx),
+        "Cast" | "CastLike" => view::cast(cx).or_else(|| typed::cast(cx)),
         "BatchNormalization" => norm::batch(cx),
         "Softmax" | "LogSoftmax" => norm::softmax(cx),
         "Concat" => movement::concat(cx),
@@ -53,7 +56,7 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Option<()> {
         "Expand" => movement::expand(cx),
         "Tile" => movement::tile(cx),
         "Pad" => movement::pad(cx),
-        "Gather" => movement::gather(cx),
+        "Gather" => movement::gather(cx).or_else(|| typed::gather(cx)),
         "DepthToSpace" | "SpaceToDepth" => movement::space_depth(cx),
         "Resize" | "Upsample" => movement::resize(cx),
         "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceSumSquare" | "ReduceL1"
@@ -61,7 +64,13 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Option<()> {
         "LayerNormalization" => norm::layer(cx),
         "InstanceNormalization" => norm::instance(cx),
         "LRN" => norm::lrn(cx),
-        _ => elementwise::elementwise(cx),
+        "RNN" => recurrent::recurrent(cx, Cell::Rnn),
+        "GRU" => recurrent::recurrent(cx, Cell::Gru),
+        "LSTM" => recurrent::recurrent(cx, Cell::Lstm),
+        "Where" => typed::choose(cx),
+        "Not" => typed::not(cx),
+        "ArgMax" | "ArgMin" => typed::arg(cx),
+        _ => elementwise::elementwise(cx).or_else(|| typed::zip(cx)),
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a specialised graph becomes before code is made: values of known shape, and nodes whose kind says how they
 //! will be computed. Passes rewrite it; it is private to compilation.
+use crate::host::Host;
 use crate::kernels::activation::Activation;
 use crate::kernels::ew::Expr;
+use crate::kernels::recurrent::Recurrence;
 use crate::kernels::rows::Fold;
 use fcc_ir::{DType, OpNode, Tensor, ValueType, elem_count};
 
@@ -149,6 +151,11 @@ pub(crate) enum Kind {
     },
     /// `LRN` over the channels.
     Lrn(fcc_ir::ops::lrn::LrnParams),
+    /// A recurrent layer behind its input projection; inputs g, r (constant), then the others that the spec has, in its
+    /// order; outputs y, h, c, absent where they are not wanted.
+    Recurrent(Box<Recurrence>),
+    /// A step in Rust on row-major tensors.
+    Host(Host),
     /// A strided copy: extents and the source's steps in elements, in the output's order; `offset` in elements.
     Copy {
         offset: usize,

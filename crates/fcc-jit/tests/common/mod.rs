@@ -1,6 +1,8 @@
 //! What the kernel tests share: seeded numbers, running a kernel, a plain convolution.
 #![allow(dead_code)]
 
+pub mod net;
+
 use fcc_jit::asm::Isa;
 use fcc_jit::kernels::layout::BlockedLayout;
 use fcc_jit::module::{Buffer, Code, Kernel};
