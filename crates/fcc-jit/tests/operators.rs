@@ -2,8 +2,8 @@
 mod common;
 
 use common::net::{Net, Within, attrs};
-use fcc_ir::attr::Attrs;
 use fcc_ir::Tensor;
+use fcc_ir::attr::Attrs;
 
 #[test]
 fn elementwise_functions() {
