@@ -21,12 +21,25 @@ struct Layer {
     lens: Vec<i32>,
     /// Integer values, else reals.
     integers: bool,
+    /// Weights and biases are inputs of the run, not constants.
+    computed: bool,
 }
 
 impl Layer {
     fn new(op: &'static str, [steps, batch, input, hidden]: [usize; 4]) -> Layer {
         let attrs = Attrs::new().with("hidden_size", hidden as i64);
-        Layer { op, steps, batch, input, hidden, attrs, given: [false; 5], lens: vec![], integers: false }
+        Layer {
+            op,
+            steps,
+            batch,
+            input,
+            hidden,
+            attrs,
+            given: [false; 5],
+            lens: vec![],
+            integers: false,
+            computed: false,
+        }
     }
     fn with(mut self, name: &str, value: impl Into<AttrValue>) -> Layer {
         self.attrs.set(name, value);
@@ -73,7 +86,7 @@ impl Layer {
         let x = net.given(x);
         let constant = |net: &mut Net, shape: &[usize], scale: f32| {
             let t = self.tensor(net, shape, scale);
-            Some(net.constant(t))
+            Some(if self.computed { net.given(t) } else { net.constant(t) })
         };
         let w = constant(net, &[d, rows, self.input], 0.4);
         let r = constant(net, &[d, rows, n], 0.5 * scale);
@@ -215,6 +228,21 @@ fn every_function_that_has_code() {
         rnn.check(Within::Relative(2e-5));
         let lstm = Layer::new("LSTM", [3, 2, 4, 17]).functions(&[name, "Sigmoid", name]);
         lstm.check(Within::Relative(2e-5));
+    }
+}
+
+#[test]
+fn weights_may_come_with_the_run() {
+    for op in LAYERS {
+        for direction in DIRECTIONS {
+            for linear in [0i64, 1] {
+                let layer = Layer::new(op, [3, 3, 4, 18]).with("direction", direction);
+                let mut layer = layer.with("linear_before_reset", linear);
+                layer.computed = true;
+                layer.clone().check(NEAR);
+                layer.giving([true, false, true, true, true]).check(NEAR);
+            }
+        }
     }
 }
 

@@ -5,12 +5,14 @@
 mod elementwise;
 mod gather;
 mod lengths;
+mod recurrent;
 mod search;
 mod space;
 
 pub(crate) use elementwise::{Arith, Cast, Compare, Logic, Not, Zip, ZipOp, select};
 pub(crate) use gather::Gather;
 pub(crate) use lengths::Lengths;
+pub(crate) use recurrent::{Biases, PackRecurrence};
 pub(crate) use search::Arg;
 pub(crate) use space::Space;
 

@@ -1,6 +1,6 @@
 //! `RNN`, `GRU`, `LSTM`: the input projection of all time steps as one matrix product, then the recurrence.
 use super::Cx;
-use crate::host::Lengths;
+use crate::host::{Biases, Lengths};
 use crate::kernels::activation::Activation as Act;
 use crate::kernels::recurrent::{CellFunction, CellKind, Recurrence};
 use crate::plan::ir::{GemmNode, Kind, Node, Val, Vx};
@@ -8,82 +8,103 @@ use fcc_ir::ops::recurrent::{Activation, Cell, Function, RecurrentParams, params
 use fcc_ir::{DType, Tensor, ValueType};
 use std::sync::Arc;
 
-/// Weights and biases must be constant: they are packed when the plan is made.
 pub(super) fn recurrent(cx: &mut Cx<'_>, cell: Cell) -> Option<()> {
     let p = params(cx.op, cell).ok()?;
-    let layer = Layer::new(cx, cell, &p)?;
-    let g = layer.project(cx)?;
+    let mut layer = Layer::new(cx, cell, &p)?;
+    let state = if p.batch_first {
+        vec![layer.spec.batch, layer.spec.reverse.len(), layer.spec.hidden]
+    } else {
+        vec![layer.spec.reverse.len(), layer.spec.batch, layer.spec.hidden]
+    };
+    let states = if cell == Cell::Lstm { 5..7 } else { 5..6 };
+    if states.clone().any(|i| cx.input(i).is_some() && cx.f32(i).as_ref() != Some(&state)) {
+        return None;
+    }
+    let name = cx.outputs.iter().flatten().next().map(|v| cx.program.val(*v).name.clone())?;
     let lens = match cx.input(4) {
-        Some(v) => Some(lengths(cx, v, layer.spec.steps)?),
+        Some(v) => Some(lengths(cx, v, &layer.spec)?),
         None => None,
     };
-    let Layer { spec, r, extra, .. } = layer;
-    let name = cx.outputs.iter().flatten().next().map(|v| cx.program.val(*v).name.clone())?;
-    let r = cx.program.constant(format!("{name}.r"), r);
-    let mut inputs = vec![Some(g), Some(r)];
-    if let Some(extra) = extra {
-        inputs.push(Some(cx.program.constant(format!("{name}.extra"), extra)));
+    let g = layer.project(cx)?;
+    let mut inputs = vec![Some(g), cx.input(2)];
+    if let Some(extra) = layer.extra.take() {
+        inputs.push(Some(extra.value(cx, format!("{name}.extra"))));
     }
-    let state = if spec.batch_first {
-        vec![spec.batch, spec.reverse.len(), spec.hidden]
-    } else {
-        vec![spec.reverse.len(), spec.batch, spec.hidden]
-    };
-    for i in if cell == Cell::Lstm { 5..7 } else { 5..6 } {
-        inputs.push(Some(match cx.input(i) {
-            Some(v) if cx.f32(i)? == state => v,
-            Some(_) => return None,
-            None => {
-                let zeros = vec![0f32; state.iter().product()];
-                cx.program.constant(format!("{name}.zero"), Tensor::new(state.clone(), zeros).ok()?)
-            }
+    for i in states {
+        inputs.push(cx.input(i).or_else(|| {
+            let zeros = Tensor::new(state.clone(), vec![0f32; state.iter().product()]).ok()?;
+            Some(cx.program.constant(format!("{name}.zero"), zeros))
         }));
     }
     inputs.extend(lens.map(Some));
-    cx.program.nodes.push(Node {
-        place: cx.place.to_string(),
-        kind: Kind::Recurrent(Box::new(spec)),
-        inputs,
-        outputs: (0..3).map(|i| cx.outputs.get(i).copied().flatten()).collect(),
-        origins: vec![cx.origin],
-    });
+    let outputs = (0..3).map(|i| cx.outputs.get(i).copied().flatten()).collect();
+    push(cx, Kind::Recurrent(Box::new(layer.spec)), inputs, outputs);
     Some(())
+}
+
+fn push(cx: &mut Cx<'_>, kind: Kind, inputs: Vec<Option<Vx>>, outputs: Vec<Option<Vx>>) {
+    let (place, origins) = (cx.place.to_string(), vec![cx.origin]);
+    cx.program.nodes.push(Node { place, kind, inputs, outputs, origins });
+}
+
+/// A list of numbers that a layer needs: known, or made in the run from one of the node's inputs.
+enum List {
+    Known(Tensor),
+    /// The input itself.
+    Given(Vx),
+    /// What the step makes of it, with this many elements.
+    Made(Vx, Biases, usize),
+}
+
+impl List {
+    fn of_bias(cx: &Cx<'_>, b: Option<Vx>, biases: Biases, elems: usize) -> Option<List> {
+        Some(match b {
+            None => List::Known(Tensor::new(vec![elems], vec![0f32; elems]).ok()?),
+            Some(v) => match cx.program.constant_of(v) {
+                Some(t) => {
+                    List::Known(Tensor::new(vec![elems], biases.make(&t.as_slice::<f32>().ok()?)).ok()?)
+                }
+                None => List::Made(v, biases, elems),
+            },
+        })
+    }
+    fn value(self, cx: &mut Cx<'_>, name: String) -> Vx {
+        match self {
+            List::Known(t) => cx.program.constant(name, t),
+            List::Given(v) => v,
+            List::Made(v, biases, elems) => {
+                let ty = ValueType::tensor(DType::F32, [elems]);
+                let out = cx.program.add(Val::new(name, ty, None));
+                push(cx, Kind::Host(Arc::new(biases)), vec![Some(v)], vec![Some(out)]);
+                out
+            }
+        }
+    }
 }
 
 /// A layer as its kernels want it.
 struct Layer {
     spec: Recurrence,
-    /// Rows of the input's weights of all directions, `[directions * gates * hidden, input]`, and their bias.
-    w: Tensor,
-    bias: Vec<f32>,
-    r: Tensor,
-    extra: Option<Tensor>,
+    bias: Option<List>,
+    extra: Option<List>,
     input: usize,
 }
 
 impl Layer {
     fn new(cx: &Cx<'_>, cell: Cell, p: &RecurrentParams) -> Option<Layer> {
-        let (x, w, r) = (cx.f32(0)?, cx.constant(1)?.clone(), cx.constant(2)?.clone());
-        let (&[a, b, input], &[dirs, rows, hidden]) = (&x[..], r.shape()) else { return None };
+        let (x, w, r) = (cx.f32(0)?, cx.f32(1)?, cx.f32(2)?);
+        let (&[a, b, input], &[dirs, rows, hidden]) = (&x[..], &r[..]) else { return None };
         let (steps, batch) = if p.batch_first { (b, a) } else { (a, b) };
         let given_hidden = cx.op.attrs.int("hidden_size").ok()?;
         let fits = dirs == p.reverse.len()
             && rows == cell.gates() * hidden
-            && w.shape() == [dirs, rows, input]
+            && w == [dirs, rows, input]
             && given_hidden.is_none_or(|h| usize::try_from(h) == Ok(hidden));
-        if !fits || input == 0 || w.dtype() != DType::F32 || r.dtype() != DType::F32 {
-            return None;
-        }
-        let b = cx.input(3).map(|_| cx.constant(3).cloned());
-        let b = match b {
-            Some(t) => t?.as_slice::<f32>().ok()?.into_owned(),
-            None => vec![0.0; dirs * 2 * rows],
-        };
-        let peepholes = match cx.input(7) {
-            Some(_) if cell == Cell::Lstm => Some(cx.constant(7)?.clone()),
-            _ => None,
-        };
-        if b.len() != dirs * 2 * rows || peepholes.as_ref().is_some_and(|p| p.shape() != [dirs, 3 * hidden]) {
+        let bias = cx.input(3);
+        let bias_fits = bias.is_none() || cx.f32(3)? == [dirs, 2 * rows];
+        let peepholes = cx.input(7).filter(|_| cell == Cell::Lstm);
+        let peepholes_fit = peepholes.is_none() || cx.f32(7)? == [dirs, 3 * hidden];
+        if !fits || input == 0 || !bias_fits || !peepholes_fit {
             return None;
         }
         let kind = match cell {
@@ -93,18 +114,10 @@ impl Layer {
         };
         // the recurrence bias of a gate that is scaled before the sum stays with the recurrence
         let apart = kind == CellKind::Gru { linear_before_reset: true };
-        let (mut bias, mut kept): (Vec<f32>, Vec<f32>) = (vec![], vec![]);
-        for b in b.chunks_exact(2 * rows) {
-            let (own, state) = b.split_at(rows);
-            let joined = |(i, (w, r)): (usize, (&f32, &f32))| {
-                if apart && i >= 2 * hidden { *w } else { w + r }
-            };
-            bias.extend(own.iter().zip(state).enumerate().map(joined));
-            kept.extend(state.iter().skip(2 * hidden).filter(|_| apart));
-        }
+        let biases = Biases { rows, apart: if apart { 2 * hidden } else { rows }, kept: false };
         let extra = match peepholes {
-            Some(p) => Some(p),
-            None if apart => Some(Tensor::new(vec![dirs, hidden], kept).ok()?),
+            Some(v) => Some(cx.program.constant_of(v).map_or(List::Given(v), |t| List::Known(t.clone()))),
+            None if apart => Some(List::of_bias(cx, bias, Biases { kept: true, ..biases }, dirs * hidden)?),
             None => None,
         };
         let read = |i: usize| cx.outputs.get(i).copied().flatten().is_some();
@@ -124,49 +137,54 @@ impl Layer {
             batch_first: p.batch_first,
             wanted: [read(0), read(1), read(2)],
         };
-        let w = w.reshaped(vec![dirs * rows, input]).ok()?;
-        Some(Layer { spec, w, bias, r, extra, input })
+        Some(Layer { spec, bias: Some(List::of_bias(cx, bias, biases, dirs * rows)?), extra, input })
     }
 
     /// `X·Wᵀ + b` of all time steps, sequences, directions and gates.
-    fn project(&self, cx: &mut Cx<'_>) -> Option<Vx> {
-        let (tokens, n) = (self.spec.steps * self.spec.batch, self.w.shape()[0]);
-        let (x, place, origin) = (cx.input(0)?, cx.place.to_string(), cx.origin);
+    fn project(&mut self, cx: &mut Cx<'_>) -> Option<Vx> {
+        let s = &self.spec;
+        let (tokens, n) = (s.steps * s.batch, s.reverse.len() * s.cell.gates() * s.hidden);
+        let (x, w) = (cx.input(0)?, cx.input(1)?);
         let name = cx.program.val(x).name.clone();
-        let ty = |shape: [usize; 2]| ValueType::tensor(DType::F32, shape);
-        let flat = cx.program.add(Val::new(format!("{name}.rows"), ty([tokens, self.input]), None));
-        let g = cx.program.add(Val::new(format!("{name}.gates"), ty([tokens, n]), None));
-        let w = cx.program.constant(format!("{name}.w"), self.w.clone());
-        let bias = Tensor::new(vec![n], self.bias.clone()).ok()?;
-        let bias = cx.program.constant(format!("{name}.bias"), bias);
+        let rows = view(cx, x, [tokens, self.input], format!("{name}.rows"))?;
+        let w = view(cx, w, [n, self.input], format!("{name}.w"))?;
+        let bias = self.bias.take()?.value(cx, format!("{name}.bias"));
+        let known = cx.program.constant_of(bias).is_some();
         let node = GemmNode {
             trans_a: false,
             trans_b: true,
             alpha: 1.0,
-            bias: true,
-            residual: None,
+            bias: known,
+            residual: (!known).then_some(1.0),
             activation: None,
         };
-        let push = |cx: &mut Cx<'_>, kind: Kind, inputs: Vec<Option<Vx>>, out: Vx| {
-            let (place, origins) = (place.clone(), vec![origin]);
-            cx.program.nodes.push(Node { place, kind, inputs, outputs: vec![Some(out)], origins });
-        };
-        push(cx, Kind::View, vec![Some(x)], flat);
-        push(cx, Kind::Gemm(node), vec![Some(flat), Some(w), Some(bias)], g);
+        let ty = ValueType::tensor(DType::F32, [tokens, n]);
+        let g = cx.program.add(Val::new(format!("{name}.gates"), ty, None));
+        push(cx, Kind::Gemm(node), vec![Some(rows), Some(w), Some(bias)], vec![Some(g)]);
         Some(g)
     }
 }
 
+/// A value, or a constant, under another shape.
+fn view(cx: &mut Cx<'_>, v: Vx, shape: [usize; 2], name: String) -> Option<Vx> {
+    if let Some(t) = cx.program.constant_of(v) {
+        let t = t.reshaped(shape).ok()?;
+        return Some(cx.program.constant(name, t));
+    }
+    let out = cx.program.add(Val::new(name, ValueType::tensor(DType::F32, shape), None));
+    push(cx, Kind::View, vec![Some(v)], vec![Some(out)]);
+    Some(out)
+}
+
 /// The lengths of the sequences, checked in the run.
-fn lengths(cx: &mut Cx<'_>, v: Vx, steps: usize) -> Option<Vx> {
+fn lengths(cx: &mut Cx<'_>, v: Vx, spec: &Recurrence) -> Option<Vx> {
     let (dtype, shape) = cx.program.val(v).dense.clone()?;
-    let batch = cx.program.shape(cx.input(0)?)[if cx.op.attrs.flag("layout", false).ok()? { 0 } else { 1 }];
-    if shape != [batch] || !matches!(dtype, DType::I32 | DType::I64) {
+    if shape != [spec.batch] || !matches!(dtype, DType::I32 | DType::I64) {
         return None;
     }
     let name = format!("{}.checked", cx.program.val(v).name);
-    let out = cx.program.add(Val::new(name, ValueType::tensor(DType::U64, [batch]), None));
-    cx.push(Kind::Host(Arc::new(Lengths { steps, dtype })), vec![Some(v)], out);
+    let out = cx.program.add(Val::new(name, ValueType::tensor(DType::U64, [spec.batch]), None));
+    push(cx, Kind::Host(Arc::new(Lengths { steps: spec.steps, dtype })), vec![Some(v)], vec![Some(out)]);
     Some(out)
 }
 

@@ -3,7 +3,7 @@ use super::{Action, Arg, At, Const, HostRun, Interpret, Output, Plan, Run, Src, 
 use crate::aligned::AlignedF32;
 use crate::segment::{Shared, lock};
 use fcc_ir::interp::eval_op;
-use fcc_ir::{At as _, Bytes, Error, Result, Tensor, Value, ValueType};
+use fcc_ir::{At as _, Bytes, DType, Error, Result, Tensor, Value, ValueType};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -107,10 +107,7 @@ impl Plan {
                 p.steps.push((step.place.clone(), name, flops, start.elapsed()));
             }
         }
-        let mut outputs = Vec::with_capacity(self.outputs.len());
-        for (i, o) in self.outputs.iter().enumerate() {
-            outputs.push(running.take(i as u32, o)?);
-        }
+        let outputs = running.outputs()?;
         let mut frame = running.frame;
         frame.slots.fill(None);
         lock(&self.frames).push(frame);
@@ -158,24 +155,50 @@ impl Action {
 }
 
 impl Running<'_, '_> {
-    /// An output of the plan, moved out of the frame where it has its own memory.
-    fn take(&mut self, index: u32, output: &Output) -> Result<Value> {
-        match output {
-            Output::Value(src) => self.get(src),
-            Output::Made { arg, dtype, shape, own: true } => {
-                let memory = self.frame.outputs.get_mut(index as usize).and_then(Option::take);
-                if memory.is_none() {
-                    return Err(Error::invalid("an output is taken twice"));
+    /// All outputs: first those that have memory of their own, then those that may lie in it too.
+    fn outputs(&mut self) -> Result<Vec<Value>> {
+        let plan = self.plan;
+        let mut made: Vec<Option<Value>> = Vec::with_capacity(plan.outputs.len());
+        for (i, o) in plan.outputs.iter().enumerate() {
+            made.push(match o {
+                Output::Made { arg, dtype, shape, own: true } => {
+                    Some(self.take(i as u32, arg.bytes, *dtype, shape)?)
                 }
-                let owned = Owned { memory, index, home: self.plan.spares.clone() };
-                let bytes = Bytes::from_owner(owned).slice(..arg.bytes);
-                Ok(Tensor::from_bytes(*dtype, shape.clone(), bytes)?.into())
-            }
-            Output::Made { arg, dtype, shape, own: false } => {
-                let bytes = Bytes::copy_from_slice(self.bytes(*arg)?);
-                Ok(Tensor::from_bytes(*dtype, shape.clone(), bytes)?.into())
-            }
+                _ => None,
+            });
         }
+        for (i, o) in plan.outputs.iter().enumerate() {
+            let value = match o {
+                Output::Value(src) => self.get(src)?,
+                Output::Made { arg, dtype, shape, own: false } => {
+                    let whole = match arg.at {
+                        At::Output(o) => made.get(o as usize).and_then(Option::as_ref),
+                        _ => None,
+                    };
+                    let bytes = match whole {
+                        Some(Value::Tensor(t)) if arg.offset + arg.bytes <= t.byte_len() => {
+                            t.bytes().slice(arg.offset..arg.offset + arg.bytes)
+                        }
+                        _ => Bytes::copy_from_slice(self.bytes(*arg)?),
+                    };
+                    Tensor::from_bytes(*dtype, shape.clone(), bytes)?.into()
+                }
+                Output::Made { own: true, .. } => continue,
+            };
+            made[i] = Some(value);
+        }
+        made.into_iter().collect::<Option<_>>().ok_or_else(|| Error::invalid("an output is not made"))
+    }
+
+    /// An output with memory of its own, moved out of the frame.
+    fn take(&mut self, index: u32, bytes: usize, dtype: DType, shape: &[usize]) -> Result<Value> {
+        let memory = self.frame.outputs.get_mut(index as usize).and_then(Option::take);
+        if memory.is_none() {
+            return Err(Error::invalid("an output is taken twice"));
+        }
+        let owned = Owned { memory, index, home: self.plan.spares.clone() };
+        let bytes = Bytes::from_owner(owned).slice(..bytes);
+        Ok(Tensor::from_bytes(dtype, shape, bytes)?.into())
     }
 
     /// The value in a slot: the caller's, or one that a step made.

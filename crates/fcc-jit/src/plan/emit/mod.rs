@@ -354,10 +354,13 @@ impl<'a> Emit<'a> {
         }
         let y = node.out().ok_or_else(|| no_kernel("no output"))?;
         let write = (self.make_in(y, Form::Plain)?, self.bytes_of(y)?);
-        reads.iter().chain([&write]).for_each(|(l, _)| self.touch(l));
-        let action = DraftAction::Host { host: host.clone(), reads, write };
-        self.drafts.push(Draft { place: node.place.clone(), action });
+        self.host_step(&node.place, host.clone(), reads, write);
         Ok(())
+    }
+    /// A step in Rust; each operand with its bytes.
+    fn host_step(&mut self, place: &str, host: Host, reads: Vec<(Loc, usize)>, write: (Loc, usize)) {
+        reads.iter().chain([&write]).for_each(|(l, _)| self.touch(l));
+        self.drafts.push(Draft { place: place.into(), action: DraftAction::Host { host, reads, write } });
     }
 
     fn output(&mut self, index: usize, v: Vx) -> Result<Output, Stop> {
