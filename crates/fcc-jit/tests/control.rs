@@ -173,8 +173,9 @@ main (float[4] x, int64[1] i, bool c) => (float[1] y) {
 #[test]
 fn one_model_runs_in_several_threads() {
     let mut net = Net::new();
-    let x = net.real_input(&[4, 32]);
-    let w = net.weight(&[32, 16]);
+    // large enough to be dealt out to the pool's threads
+    let x = net.real_input(&[64, 256]);
+    let w = net.weight(&[256, 512]);
     let y = net.op("MatMul", &[x, w]);
     let z = net.node("Softmax", &[y], Attrs::new());
     let (m, inputs) = net.model(&[y, z]);
@@ -183,7 +184,7 @@ fn one_model_runs_in_several_threads() {
     std::thread::scope(|s| {
         for _ in 0..4 {
             s.spawn(|| {
-                for _ in 0..200 {
+                for _ in 0..40 {
                     // held together, so that memory that is handed out again must be another's
                     let both = [compiled.run(&inputs).unwrap(), compiled.run(&inputs).unwrap()];
                     assert!(both.iter().all(|got| *got == want));

@@ -148,14 +148,10 @@ mod tests {
         let source = r#"<ir_version: 8, opset_import: ["" : 18]>
             main (bool c, float[2] x) => (float[2] y, float[2] z) {
               y, z = If(c) <
-                then_branch = a () => (float[2] x, float[2] x) { unused = Neg(x) },
+                then_branch = a () => (float[2] x, float[2] d) { d = Identity(x) },
                 else_branch = b () => (float[2] p, float[2] q) { p = Neg(x) q = Identity(p) }
               >
             }"#;
-        let Ok(_) = text::parse(source) else {
-            // a text whose branch gives one value twice is refused: nothing to splice
-            return;
-        };
         let m = taken(source, "then_branch");
         let names: Vec<&str> = m.graph.outputs.iter().map(|o| m.graph.value_name(o.value)).collect();
         assert_eq!(names, ["y", "z"]);

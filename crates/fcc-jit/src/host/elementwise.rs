@@ -132,7 +132,7 @@ impl ZipOp for Arith {
                 Arith::Mul => zip(both, out, space, T::wrapping_mul),
                 Arith::Div => zip(both, out, space, T::wrapping_div),
                 Arith::Mod { fmod: true } => zip(both, out, space, T::wrapping_rem),
-                #[allow(unused_comparisons)]
+                #[allow(unused_comparisons, clippy::absurd_extreme_comparisons)]
                 Arith::Mod { fmod: false } => zip(both, out, space, |a: T, b: T| {
                     let rest = a.wrapping_rem(b);
                     if rest != 0 && (rest < 0) != (b < 0) { rest.wrapping_add(b) } else { rest }

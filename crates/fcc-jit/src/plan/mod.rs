@@ -105,18 +105,17 @@ pub(crate) struct Run {
     pub name: String,
     pub flops: u64,
     pub tasks: usize,
-    /// Whether one thread does all tasks, because there is too little to do for more.
-    pub alone: bool,
     pub step: module::Step,
     pub args: Vec<Arg>,
 }
 
-/// Estimated time of one thread below which waking another does not pay.
-const SPLIT_NS: u64 = 3_000;
+/// Estimated mean time of a step below which one thread runs the whole plan. It is all steps or none: values that go
+/// back and forth between the caches of two threads cost more than a small step gains.
+const SPLIT_NS: u64 = 6_000;
 
-/// Whether a step is too small to be dealt out: at some 50 operations or 20 bytes a nanosecond.
-fn too_small(flops: u64, bytes: usize) -> bool {
-    (flops / 50).max(bytes as u64 / 20) < SPLIT_NS
+/// How long one thread takes for a step, roughly: 50 operations or 20 bytes a nanosecond.
+fn estimated_ns(flops: u64, bytes: usize) -> u64 {
+    (flops / 50).max(bytes as u64 / 20)
 }
 
 /// An output of a plan.
@@ -139,6 +138,8 @@ pub struct Plan {
     /// Why the whole is left to the interpreter, if it is.
     interpreted: Option<String>,
     pub(crate) steps: Vec<Step>,
+    /// Whether one thread runs all steps, because they are too small to be dealt out.
+    pub(crate) alone: bool,
     pub(crate) consts: Vec<Const>,
     pub(crate) n_slots: usize,
     /// For each slot which of the caller's inputs it is, if it is one.
@@ -161,6 +162,7 @@ impl Plan {
         Plan {
             interpreted: Some(why.into()),
             steps: vec![],
+            alone: true,
             consts: vec![],
             n_slots: 0,
             given_slots: vec![],

@@ -58,7 +58,7 @@ impl fmt::Display for Plan {
                 }
                 Action::Run(r) => {
                     write!(f, "{}: {}", r.name, list(&r.args))?;
-                    if r.tasks > 1 && !r.alone {
+                    if r.tasks > 1 && !self.alone {
                         write!(f, " in {} tasks", r.tasks)?;
                     }
                 }

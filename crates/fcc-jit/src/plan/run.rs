@@ -305,12 +305,13 @@ impl Running<'_, '_> {
         for (pointer, arg) in pointers.iter_mut().zip(&run.args) {
             *pointer = self.pointer(arg)?;
         }
+        let pool = (!self.plan.alone).then_some(&self.shared.pool);
         // SAFETY: `plan.code` is alive as long as the plan. `pointer` saw that every operand lies inside its arena,
         // output, constant or tensor with the kernel's own number of bytes (`Plan::emit` takes it from the kernel);
         // kernels write only their own outputs, which emission gives a buffer in the arena or an output that no other
         // operand of the step overlaps (buffers alive in one step do not overlap, see `memory::place`). The frame is
         // this run's own, so no other thread has it.
-        unsafe { run.step.run_checked((!run.alone).then_some(&self.shared.pool), pointers) };
+        unsafe { run.step.run_checked(pool, pointers) };
         Ok(())
     }
 

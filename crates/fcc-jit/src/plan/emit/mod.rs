@@ -444,6 +444,7 @@ impl Emit<'_> {
             freed[*last].push(s as u32);
         }
         let mut steps = Vec::with_capacity(self.drafts.len());
+        let mut estimate = 0u64;
         for (n, draft) in self.drafts.iter_mut().enumerate() {
             let free = std::mem::take(&mut freed[n]);
             let action = match &mut draft.action {
@@ -480,8 +481,8 @@ impl Emit<'_> {
                     let arg = |(l, o): (&Loc, &crate::module::Operand)| resolve(Draftless::arg(*l, o.bytes));
                     let args = args.iter().zip(&kernel.operands).map(arg).collect();
                     let bytes = kernel.operands.iter().map(|o| o.bytes).sum();
+                    estimate = estimate.saturating_add(super::estimated_ns(kernel.flops, bytes));
                     Action::Run(super::Run {
-                        alone: super::too_small(kernel.flops, bytes),
                         name: kernel.name.clone(),
                         flops: kernel.flops,
                         tasks: kernel.tasks,
@@ -509,6 +510,7 @@ impl Emit<'_> {
         }
         let plan = Plan {
             interpreted: None,
+            alone: estimate < super::SPLIT_NS.saturating_mul(steps.len() as u64),
             steps,
             consts: self.consts,
             n_slots,
