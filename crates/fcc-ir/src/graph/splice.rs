@@ -7,7 +7,8 @@ use std::collections::HashMap;
 impl Graph {
     /// Puts the nodes of `body` in the place of node `at`: `inputs` feed the body's inputs by slot (`None` leaves what
     /// reads them without), its captures are what `at` captures, its outputs go to the users of `at`'s outputs.
-    /// Names that are taken get others.
+    /// Names that are taken in this graph get others; that a subgraph may have the same is for who writes files to
+    /// mind, not for who computes.
     ///
     /// Errors where the body reads what it is not given; the graph is of no use then.
     pub fn splice(&mut self, at: NodeId, body: &Graph, inputs: &[Option<ValueId>]) -> Result<()> {
@@ -62,7 +63,7 @@ impl Graph {
         let node = body.node(id);
         let fresh = |o: &Output| match o.name.is_empty() {
             true => o.clone(),
-            false => Output { name: self.fresh_name(&o.name), ty: o.ty.clone() },
+            false => Output { name: self.name_inside(at, &o.name), ty: o.ty.clone() },
         };
         let outputs: Vec<Output> = node.outputs.iter().map(fresh).collect();
         let rank = self.node(at).rank;
@@ -83,8 +84,21 @@ impl Graph {
         Ok(())
     }
 
+    /// A name that no value of this graph has: the body's own, or one that begins with what `at` makes.
+    fn name_inside(&self, at: NodeId, own: &str) -> String {
+        if !self.names.contains_key(own) {
+            return own.into();
+        }
+        let maker = self.node(at).outputs.iter().map(|o| o.name.as_str()).find(|n| !n.is_empty());
+        let mut name = format!("{}/{own}", maker.unwrap_or("body"));
+        while self.names.contains_key(&name) {
+            name.push('\'');
+        }
+        name
+    }
+
     fn identity(&mut self, of: ValueId, at: NodeId) -> Result<ValueId> {
-        let name = self.fresh_name(&format!("{}.out", self.value_name(of)));
+        let name = self.name_inside(at, &format!("{}.out", self.value_name(of)));
         let node = NewNode {
             op_type: "Identity",
             domain: "",
