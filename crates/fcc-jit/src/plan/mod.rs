@@ -113,9 +113,12 @@ pub(crate) struct Run {
 /// back and forth between the caches of two threads cost more than a small step gains.
 const SPLIT_NS: u64 = 6_000;
 
-/// How long one thread takes for a step, roughly: 50 operations or 20 bytes a nanosecond.
-fn estimated_ns(flops: u64, bytes: usize) -> u64 {
-    (flops / 50).max(bytes as u64 / 20)
+/// How long one thread takes for a step, roughly: 50 operations a nanosecond, 20 bytes of weights, which come from far
+/// away, or 40 of what the steps before have just touched.
+fn estimated_ns(flops: u64, args: &[Arg]) -> u64 {
+    let weights = |a: &Arg| matches!(a.at, At::Const(_));
+    let bytes: usize = args.iter().map(|a| if weights(a) { 2 * a.bytes } else { a.bytes }).sum();
+    (flops / 50).max(bytes as u64 / 40)
 }
 
 /// An output of a plan.

@@ -479,9 +479,8 @@ impl Emit<'_> {
                         Err(e) => return Err(Stop::Error(e.into())),
                     };
                     let arg = |(l, o): (&Loc, &crate::module::Operand)| resolve(Draftless::arg(*l, o.bytes));
-                    let args = args.iter().zip(&kernel.operands).map(arg).collect();
-                    let bytes = kernel.operands.iter().map(|o| o.bytes).sum();
-                    estimate = estimate.saturating_add(super::estimated_ns(kernel.flops, bytes));
+                    let args: Vec<Arg> = args.iter().zip(&kernel.operands).map(arg).collect();
+                    estimate = estimate.saturating_add(super::estimated_ns(kernel.flops, &args));
                     Action::Run(super::Run {
                         name: kernel.name.clone(),
                         flops: kernel.flops,
