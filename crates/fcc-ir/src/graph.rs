@@ -1,4 +1,6 @@
 //! The graph: nodes are inputs, constants and operators; edges carry which output feeds which slot.
+mod splice;
+
 use crate::attr::{Attrs, ConstSparse, ConstTensor};
 use crate::{Error, Op, Result, Tensor, ValueInfo, ValueType};
 use bytes::Bytes;

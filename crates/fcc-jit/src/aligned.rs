@@ -39,6 +39,11 @@ impl AlignedF32 {
         }
     }
 
+    /// The first element, for reading and writing by who has the buffer to himself.
+    pub(crate) fn base(&self) -> *mut f32 {
+        self.ptr.as_ptr()
+    }
+
     /// A copy of `values`.
     pub fn from_slice(values: &[f32]) -> AlignedF32 {
         let mut a = AlignedF32::zeros(values.len());

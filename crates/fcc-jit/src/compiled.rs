@@ -4,7 +4,7 @@ use crate::plan::Profile;
 use crate::precision::Precision;
 use crate::segment::Segment;
 use fcc_ir::interp::{Values, by_slot};
-use fcc_ir::{Model, Result, Value, ValueInfo, ValueType};
+use fcc_ir::{Error, Model, Result, Value, ValueInfo, ValueType};
 use std::fmt;
 use std::sync::Arc;
 
@@ -119,26 +119,43 @@ impl CompiledModel {
     /// # Errors
     /// A wrong name, type or shape of an input, and what the operators find wrong with their inputs, with the node.
     pub fn run(&self, inputs: &Values) -> Result<Values> {
-        let given = by_slot(self.main.graph(), inputs)?;
-        let outputs = self.main.run(given, None)?;
-        Ok(self.outputs.iter().cloned().zip(outputs).collect())
+        self.run_with(inputs, None)
     }
     /// As [`CompiledModel::run`], with the time of each step, and of each task of each step if `tasks`.
     ///
     /// # Errors
     /// As [`CompiledModel::run`].
     pub fn run_profiled(&self, inputs: &Values, tasks: bool) -> Result<(Values, Profile)> {
-        let given = by_slot(self.main.graph(), inputs)?;
         let mut profile = Profile::new(tasks);
-        let outputs = self.main.run(given, Some(&mut profile))?;
-        Ok((self.outputs.iter().cloned().zip(outputs).collect(), profile))
+        Ok((self.run_with(inputs, Some(&mut profile))?, profile))
+    }
+    fn run_with(&self, inputs: &Values, profile: Option<&mut Profile>) -> Result<Values> {
+        let given: Vec<Option<&Value>> = self.inputs.iter().map(|i| inputs.get(&i.name)).collect();
+        let named = given.iter().flatten().count() == inputs.len();
+        // types that a plan was made for were checked then
+        let outputs = match self.main.at_hand(&given).filter(|_| named) {
+            Some(plan) => self.main.run_plan(&plan, &given, profile)?,
+            None => {
+                by_slot(self.main.graph(), inputs)?;
+                self.main.run(&given, profile)?
+            }
+        };
+        Ok(self.outputs.iter().cloned().zip(outputs).collect())
     }
     /// The plan for inputs of these types, by input slot (`None` where an overridable initializer keeps its value):
     /// what `run` would execute. Compiles it if need be.
     ///
     /// # Errors
-    /// As [`compile`].
+    /// A type that an input cannot have, and as [`compile`].
     pub fn plan(&self, types: &[Option<ValueType>]) -> Result<Arc<crate::plan::Plan>> {
+        if types.len() != self.inputs.len() {
+            return Err(Error::mismatch("number of input types", types.len(), self.inputs.len()));
+        }
+        for (info, ty) in self.inputs.iter().zip(types) {
+            if let Some(ty) = ty.as_ref().filter(|ty| !fits_declared(&info.ty, ty)) {
+                return Err(Error::mismatch(format!("input `{}`", info.name), ty, &info.ty));
+            }
+        }
         self.main.plan(types)
     }
     /// The plan that a run on these inputs executes.
@@ -150,4 +167,9 @@ impl CompiledModel {
         let types: Vec<_> = given.iter().map(|v| v.as_ref().map(Value::value_type)).collect();
         self.main.plan(&types)
     }
+}
+
+/// As [`by_slot`] judges a value.
+fn fits_declared(declared: &ValueType, ty: &ValueType) -> bool {
+    declared.merge(ty).is_ok() || matches!(declared, ValueType::SparseTensor(_))
 }

@@ -11,6 +11,7 @@ pub mod asm;
 mod compiled;
 mod declined;
 pub mod error;
+mod host;
 pub mod kernels;
 mod lower;
 pub mod module;
@@ -19,6 +20,7 @@ mod plan;
 pub mod pool;
 mod precision;
 mod segment;
+mod splice;
 
 pub use asm::Isa;
 pub use compiled::{CompiledModel, Options, Release, compile};

@@ -408,7 +408,29 @@ impl Step {
     /// As [`Step::run`].
     pub unsafe fn run_logged(&self, pool: &Pool, args: &[Buffer], log: Option<&Tasks>) -> Result<()> {
         let pointers = self.check(args)?;
-        let pointers = pointers.as_slice();
+        // SAFETY: sizes were checked; the rest is the caller's promise.
+        unsafe { self.run_checked(Some(pool), pointers.as_slice(), log) };
+        Ok(())
+    }
+
+    /// As [`Step::run_logged`], for a caller that knows the operands' sizes: one pointer for each operand. Without a
+    /// pool the calling thread does all tasks.
+    ///
+    /// # Safety
+    /// As [`Step::run`], where each pointer has the operand's number of bytes behind it.
+    pub(crate) unsafe fn run_checked(&self, pool: Option<&Pool>, pointers: &[*mut u8], log: Option<&Tasks>) {
+        debug_assert_eq!(pointers.len(), self.operands.len());
+        let Some(pool) = pool.filter(|_| self.tasks > 1) else {
+            for task in 0..self.tasks {
+                // SAFETY: the caller's promise.
+                let run = || unsafe { (self.entry)(pointers.as_ptr(), task as u64) };
+                match log {
+                    Some(log) => log.time(task, run),
+                    None => run(),
+                }
+            }
+            return;
+        };
         if let Some(log) = log {
             let (shared, entry) = (Shared(pointers.as_ptr()), self.entry);
             pool.run(self.tasks, &|task| {
@@ -416,12 +438,7 @@ impl Step {
                 // SAFETY: as below.
                 log.time(task, || unsafe { entry(shared.0, task as u64) });
             });
-            return Ok(());
-        }
-        if self.tasks == 1 {
-            // SAFETY: sizes were checked; the rest is the caller's promise.
-            unsafe { (self.entry)(pointers.as_ptr(), 0) };
-            return Ok(());
+            return;
         }
         let shared = Shared(pointers.as_ptr());
         let entry = self.entry;
@@ -430,7 +447,6 @@ impl Step {
             // SAFETY: as above; tasks of one step write disjoint bytes by construction of the kernels.
             unsafe { entry(shared.0, task as u64) };
         });
-        Ok(())
     }
 
     fn check(&self, args: &[Buffer]) -> Result<Pointers> {

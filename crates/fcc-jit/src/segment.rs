@@ -1,14 +1,16 @@
 //! A graph specialised by the types of its inputs: plans are made when new types are seen, and kept in a bounded cache.
 //!
 //! The main graph is a segment. Where an operator's output shape depends on data, the plan ends; what follows is a
-//! segment of its own, whose inputs are the values that cross the cut.
+//! segment of its own, whose inputs are the values that cross the cut. So is each subgraph of an operator, with what
+//! it captures as inputs.
 use crate::compiled::Options;
 use crate::plan::{Outcome, Plan, Profile};
 use crate::pool::Pool;
+use crate::splice::settle;
 use fcc_ir::infer::infer_facts;
 use fcc_ir::interp::eval_graph;
 use fcc_ir::op::Fact;
-use fcc_ir::{Function, Graph, Model, NodeKind, Result, Value, ValueType};
+use fcc_ir::{Dim, Function, Graph, Model, NodeKind, Result, Value, ValueType};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,30 +24,65 @@ pub(crate) struct Shared {
     pub pool: Pool,
 }
 
-type Cache = Mutex<Vec<(Types, Arc<Plan>)>>;
+/// Sets of types that the body of a loop is compiled for when they are first seen; more are compiled when they come
+/// again: a loop whose values grow has new ones in each turn.
+const EAGER: usize = 2;
+/// Sets of types seen once that are remembered.
+const REMEMBERED: usize = 64;
 
 pub(crate) struct Segment {
     graph: Graph,
     shared: Arc<Shared>,
-    /// Most recently used last.
-    cache: Cache,
+    /// How many sets of types are compiled when they are first seen.
+    eager: usize,
+    /// Whether an input may be left out because it is an optional value.
+    optionals: bool,
+    cache: Mutex<Cache>,
     /// Plans for inputs on which a kernel raised its flag, made of plain kernels only.
-    plain: Cache,
+    plain: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    /// Most recently used last.
+    plans: Vec<(Types, Arc<Plan>)>,
+    compiled: usize,
+    seen: Vec<Types>,
 }
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The plan for these types, which becomes the most recently used.
-fn cached(cache: &Cache, types: &[Option<ValueType>]) -> Option<Arc<Plan>> {
-    let mut cache = lock(cache);
-    let at = cache.iter().position(|(t, _)| t == types)?;
-    if at + 1 != cache.len() {
-        let entry = cache.remove(at);
-        cache.push(entry);
+fn types_of(given: &[Option<&Value>]) -> Types {
+    given.iter().map(|v| v.map(Value::value_type)).collect()
+}
+
+/// The first plan whose types fit, which becomes the most recently used.
+fn cached(cache: &Mutex<Cache>, fits: impl Fn(&Types) -> bool) -> Option<Arc<Plan>> {
+    let plans = &mut lock(cache).plans;
+    let at = plans.iter().rposition(|(t, _)| fits(t))?;
+    if at + 1 != plans.len() {
+        let entry = plans.remove(at);
+        plans.push(entry);
     }
-    cache.last().map(|(_, plan)| plan.clone())
+    plans.last().map(|(_, plan)| plan.clone())
+}
+
+/// Whether the values are of these types, without making theirs.
+fn fit(types: &[Option<ValueType>], given: &[Option<&Value>]) -> bool {
+    let one = |(ty, value): (&Option<ValueType>, &Option<&Value>)| match (ty, value) {
+        (None, None) => true,
+        (Some(ValueType::Tensor(ty)), Some(Value::Tensor(t))) => {
+            let same = |(d, n): (&Dim, &usize)| matches!(d, Dim::Known(k) if k == n);
+            let shape = ty.shape.as_deref().unwrap_or(&[]);
+            let fits = ty.shape.is_some() && shape.len() == t.rank() && shape.iter().zip(t.shape()).all(same);
+            ty.dtype == t.dtype() && fits
+        }
+        (Some(ty), Some(value)) => *ty == value.value_type(),
+        _ => false,
+    };
+    types.len() == given.len() && types.iter().zip(given).all(one)
 }
 
 impl Segment {
@@ -56,7 +93,13 @@ impl Segment {
         Ok(Segment::new(model.graph.clone(), Arc::new(shared)))
     }
     pub fn new(graph: Graph, shared: Arc<Shared>) -> Segment {
-        Segment { graph, shared, cache: Mutex::default(), plain: Mutex::default() }
+        let optionals = graph.inputs.iter().any(|i| matches!(i.info.ty, ValueType::Optional(_)));
+        let (cache, plain) = (Mutex::default(), Mutex::default());
+        Segment { graph, shared, eager: usize::MAX, optionals, cache, plain }
+    }
+    /// The subgraph of an operator.
+    pub fn body(graph: Graph, shared: Arc<Shared>) -> Segment {
+        Segment { eager: EAGER, ..Segment::new(graph, shared) }
     }
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -74,22 +117,51 @@ impl Segment {
     }
 
     /// Runs the segment on its inputs by slot.
-    pub fn run(
+    pub fn run(&self, given: &[Option<&Value>], profile: Option<&mut Profile>) -> Result<Vec<Value>> {
+        if self.optionals {
+            return self.run_with_optionals(given, profile);
+        }
+        self.run_all(given, profile)
+    }
+    /// An optional input that is left out is an optional without a value.
+    fn run_with_optionals(
         &self,
-        mut given: Vec<Option<Value>>,
+        given: &[Option<&Value>],
+        profile: Option<&mut Profile>,
+    ) -> Result<Vec<Value>> {
+        let nothing = |ty: &ValueType| match ty {
+            ValueType::Optional(ty) => Some(Value::Optional((**ty).clone(), None)),
+            _ => None,
+        };
+        let empty: Vec<Option<Value>> = self.graph.inputs.iter().map(|i| nothing(&i.info.ty)).collect();
+        let all: Vec<Option<&Value>> = given.iter().zip(&empty).map(|(g, e)| g.or(e.as_ref())).collect();
+        self.run_all(&all, profile)
+    }
+    fn run_all(&self, given: &[Option<&Value>], profile: Option<&mut Profile>) -> Result<Vec<Value>> {
+        let plan = match self.at_hand(given) {
+            Some(plan) => plan,
+            None => {
+                let types = types_of(given);
+                if self.waits(&types) {
+                    return self.interpret(given);
+                }
+                self.plan(&types)?
+            }
+        };
+        self.run_plan(&plan, given, profile)
+    }
+    /// Runs a plan that was made for the types of `given`.
+    pub fn run_plan(
+        &self,
+        plan: &Plan,
+        given: &[Option<&Value>],
         mut profile: Option<&mut Profile>,
     ) -> Result<Vec<Value>> {
-        for (input, value) in self.graph.inputs.iter().zip(&mut given) {
-            if let (None, ValueType::Optional(ty)) = (&value, &input.info.ty) {
-                *value = Some(Value::Optional((**ty).clone(), None));
-            }
-        }
-        let types: Types = given.iter().map(|v| v.as_ref().map(Value::value_type)).collect();
-        let plan = self.plan(&types)?;
-        let mut outcome = plan.run(&self.shared, &given, profile.as_deref_mut())?;
+        let mut outcome = plan.run(&self.shared, given, profile.as_deref_mut())?;
         if matches!(outcome, Outcome::Flagged) {
             // what was logged so far is part of this run's time
-            outcome = self.plain_plan(&types)?.run(&self.shared, &given, profile.as_deref_mut())?;
+            let plain = self.plan_in(&self.plain, &types_of(given), true)?;
+            outcome = plain.run(&self.shared, given, profile.as_deref_mut())?;
         }
         let start = Instant::now();
         let mut interpreted = |why: &str| {
@@ -103,7 +175,7 @@ impl Segment {
                 // shape inference promised a type that the operator did not make: the interpreter needs no promise
                 let outputs = self.interpret(given)?;
                 interpreted(&why);
-                self.keep(&self.cache, types, Arc::new(Plan::interpreted(why)));
+                self.keep(&self.cache, types_of(given), Arc::new(Plan::interpreted(why)));
                 Ok(outputs)
             }
             // plain kernels raise no flags
@@ -114,7 +186,8 @@ impl Segment {
             }
         }
     }
-    fn interpret(&self, given: Vec<Option<Value>>) -> Result<Vec<Value>> {
+    fn interpret(&self, given: &[Option<&Value>]) -> Result<Vec<Value>> {
+        let given = given.iter().map(|v| v.cloned()).collect();
         eval_graph(&self.graph, &self.shared.functions, given, &[], &mut |_, _, _| {})
     }
 
@@ -122,25 +195,42 @@ impl Segment {
     pub fn plan(&self, types: &[Option<ValueType>]) -> Result<Arc<Plan>> {
         self.plan_in(&self.cache, types, false)
     }
-    /// The plan of plain kernels.
-    fn plain_plan(&self, types: &[Option<ValueType>]) -> Result<Arc<Plan>> {
-        self.plan_in(&self.plain, types, true)
-    }
-    fn plan_in(&self, cache: &Cache, types: &[Option<ValueType>], plain: bool) -> Result<Arc<Plan>> {
-        if let Some(plan) = cached(cache, types) {
+    /// The same in one of the caches; `plain`: of plain kernels.
+    fn plan_in(&self, cache: &Mutex<Cache>, types: &[Option<ValueType>], plain: bool) -> Result<Arc<Plan>> {
+        if let Some(plan) = cached(cache, |t| t == types) {
             return Ok(plan);
         }
         let plan = Arc::new(self.specialise(types, plain)?);
         self.keep(cache, types.to_vec(), plan.clone());
         Ok(plan)
     }
-    fn keep(&self, cache: &Cache, types: Types, plan: Arc<Plan>) {
-        let mut cache = lock(cache);
-        cache.retain(|(t, _)| *t != types);
-        if cache.len() >= self.shared.options.cached_shapes.max(1) {
-            cache.remove(0);
+    /// The plan for these inputs, if there is one.
+    pub fn at_hand(&self, given: &[Option<&Value>]) -> Option<Arc<Plan>> {
+        cached(&self.cache, |t| fit(t, given))
+    }
+    /// Whether inputs of these types are left to the interpreter, this first time that they are seen.
+    fn waits(&self, types: &Types) -> bool {
+        let cache = &mut *lock(&self.cache);
+        if cache.compiled < self.eager {
+            return false;
         }
-        cache.push((types, plan));
+        if cache.seen.contains(types) {
+            return false;
+        }
+        if cache.seen.len() >= REMEMBERED {
+            cache.seen.remove(0);
+        }
+        cache.seen.push(types.clone());
+        true
+    }
+    fn keep(&self, cache: &Mutex<Cache>, types: Types, plan: Arc<Plan>) {
+        let cache = &mut *lock(cache);
+        cache.plans.retain(|(t, _)| *t != types);
+        if cache.plans.len() >= self.shared.options.cached_shapes.max(1) {
+            cache.plans.remove(0);
+        }
+        cache.plans.push((types, plan));
+        cache.compiled += 1;
     }
 
     fn specialise(&self, types: &[Option<ValueType>], plain: bool) -> Result<Plan> {
@@ -148,21 +238,29 @@ impl Segment {
         // an initializer that is not given is a constant like any other; one that is given is an input
         let mut slots = vec![];
         let inputs = std::mem::take(&mut graph.inputs);
-        let mut facts: Vec<Fact> = vec![];
+        let mut given: Vec<Fact> = vec![];
         for (slot, (mut input, ty)) in inputs.into_iter().zip(types).enumerate() {
             let Some(ty) = ty else { continue };
             graph.node_mut(input.node).kind = NodeKind::Input;
             graph.set_ty(fcc_ir::ValueId { node: input.node, output: 0 }, ty.clone());
             input.info.ty = ty.clone();
-            facts.push(ty.clone().into());
+            given.push(ty.clone().into());
             slots.push(slot);
             graph.inputs.push(input);
         }
         graph.sweep();
-        match infer_facts(&graph, &self.shared.functions, Some(&facts), &[]) {
-            Ok(facts) => Plan::build(graph, &slots, &facts, &self.shared, plain),
-            // the interpreter says what is wrong, or runs what inference is too strict for (a branch not taken)
-            Err(why) => Ok(Plan::interpreted(why.to_string())),
+        let mut spliced = 0;
+        loop {
+            let facts = match infer_facts(&graph, &self.shared.functions, Some(&given), &[]) {
+                Ok(facts) => facts,
+                // the interpreter says what is wrong, or runs what inference is too strict for (a branch not taken)
+                Err(why) => return Ok(Plan::interpreted(why.to_string())),
+            };
+            match settle(&mut graph, &facts, &self.shared.functions, spliced) {
+                Ok(0) => return Plan::build(graph, &slots, &facts, &self.shared, plain),
+                Ok(n) => spliced += n,
+                Err(why) => return Ok(Plan::interpreted(why.to_string())),
+            }
         }
     }
 }

@@ -173,3 +173,21 @@ fn an_input_can_be_an_output() {
     let compiled = compile(&model, &Options::default()).unwrap();
     assert_eq!(compiled.run(&inputs).unwrap(), interp::run(&model, &inputs).unwrap());
 }
+
+#[test]
+fn outputs_that_are_one_value_under_several_names_or_shapes() {
+    let mut g = Graph::new("aliases", default_opsets(18));
+    let x = g.add_input(ValueInfo::new("x", ValueType::tensor(DType::F32, [2, 6]))).unwrap();
+    let y = op(&mut g, "Neg", &[x], Attrs::new());
+    let z = op(&mut g, "Identity", &[y], Attrs::new());
+    let flat = op(&mut g, "Flatten", &[y], Attrs::new().with("axis", 0i64));
+    for v in [y, z, flat] {
+        output(&mut g, v);
+    }
+    let model = Model::new(g);
+    let inputs = given("x", ints(&[2, 6], 5));
+    let compiled = compile(&model, &Options::default()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(compiled.run(&inputs).unwrap(), interp::run(&model, &inputs).unwrap());
+    }
+}

@@ -53,7 +53,12 @@ impl Operator for If {
         if let Some(cond) = cx.value(0) {
             return (cx.subgraph)(if truth(cond)? { then } else { other }, &[]);
         }
-        let (a, b) = ((cx.subgraph)(then, &[])?, (cx.subgraph)(other, &[])?);
+        let (a, b) = match ((cx.subgraph)(then, &[]), (cx.subgraph)(other, &[])) {
+            (Ok(a), Ok(b)) => (a, b),
+            // a branch that cannot run with these shapes: where the node makes anything, the other branch does
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => return Ok(one.iter().map(varying).collect()),
+            (Err(why), Err(_)) => return Err(why),
+        };
         if a.len() != b.len() {
             return Err(Error::mismatch("outputs of the branches", a.len(), b.len()));
         }

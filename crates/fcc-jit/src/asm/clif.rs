@@ -211,6 +211,10 @@ impl Translate<'_, '_> {
         let x = self.source(x);
         let value = match op {
             Op2::sqrt => self.b.ins().sqrt(x),
+            Op2::from_int => {
+                let x = self.ints(x);
+                self.b.ins().fcvt_from_sint(F32X4, x)
+            }
             Op2::to_int => {
                 let rounder = self.splat(ROUNDER.to_bits());
                 let sum = self.b.ins().fadd(x, rounder);

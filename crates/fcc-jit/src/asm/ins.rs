@@ -47,6 +47,7 @@ impl Op3 {
 pub(crate) enum Op2 {
     sqrt,
     to_int,
+    from_int,
 }
 
 /// When a branch is taken: comparisons of signed numbers.

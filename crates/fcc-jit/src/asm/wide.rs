@@ -326,6 +326,8 @@ impl Asm {
         sqrt => vsqrtps;
         /// f32 to i32, of magnitudes below 2^22, rounding to nearest even.
         to_int => vcvtps2dq;
+        /// i32 to f32.
+        from_int => vcvtdq2ps;
     }
 
     /// Permutes lanes: `d[i] = y[table[i]]`.

@@ -24,6 +24,8 @@ pub enum Unary {
     Sqrt,
     /// `e^x`
     Exp,
+    /// The natural logarithm.
+    Log,
     /// `1 / x`
     Reciprocal,
     /// The error function.
@@ -157,7 +159,7 @@ impl Expr {
     pub fn cost(&self) -> usize {
         let one = |i: &Ins| match i {
             Ins::Input(_) | Ins::Const(_) => 0,
-            Ins::Unary(Unary::Exp | Unary::Erf | Unary::Elu(_), _) => 14,
+            Ins::Unary(Unary::Exp | Unary::Log | Unary::Erf | Unary::Elu(_), _) => 14,
             Ins::Unary(
                 Unary::Act(Activation::Sigmoid | Activation::Silu | Activation::Tanh | Activation::Gelu),
                 _,
@@ -659,6 +661,11 @@ impl Function<'_> {
             Unary::Abs => w.and(d, d, Src::Bits(0x7fff_ffff))?,
             Unary::Sqrt => w.sqrt(d, d)?,
             Unary::Exp => w.exp(d, [t[0], t[1]])?,
+            Unary::Log => {
+                let more: [usize; 2] = self.temps()?;
+                self.w.ln(d, [t[0], t[1], t[2], more[0], more[1]])?;
+                self.free.extend(more.into_iter().rev());
+            }
             Unary::Reciprocal => {
                 w.splat(t[0], 1.0)?;
                 w.div(d, t[0], d)?;

@@ -18,6 +18,7 @@ pub mod layout;
 pub mod narrow;
 pub mod nest;
 pub mod pack;
+pub mod recurrent;
 pub mod reorder;
 pub mod resize;
 pub mod rows;

@@ -20,21 +20,20 @@ pub struct Softmax {
     pub n: usize,
     /// Product of the extents behind.
     pub inner: usize,
-    /// The logarithm of the result: not done yet by a kernel.
+    /// The logarithm of the result, `x - max - ln(sum)`.
     pub log: bool,
 }
 
 const SPLIT_ELEMS: usize = 4096;
+/// Registers that the logarithm may overwrite.
+const LN_TEMPS: [usize; 5] = [6, 7, 8, 9, 10];
 
 impl Softmax {
     /// The step function; operands `x`, `y`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for LogSoftmax, and below AVX2.
+    /// [`Error::Unsupported`] for empty extents, and below AVX2.
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
-        if self.log {
-            return Err(Error::unsupported("softmax", "the logarithm"));
-        }
         if self.outer == 0
             || self.n == 0
             || self.inner == 0
@@ -47,9 +46,9 @@ impl Softmax {
         let columns = self.inner.div_ceil(lanes);
         let units = if self.inner == 1 { self.outer } else { self.outer * columns };
         let tasks = if elems < SPLIT_ELEMS { 1 } else { threads.max(1).min(units) };
-        let (n, inner) = (self.n, self.inner);
+        let (n, inner, log) = (self.n, self.inner, self.log);
         let func = if inner == 1 {
-            let row = define(e, n)?;
+            let row = define(e, n, log)?;
             e.step("softmax", 2, |m, b, p, task| {
                 let row = m.declare_func_in_func(row, b.func);
                 let (low, high) = share(b, task, units, tasks);
@@ -61,8 +60,8 @@ impl Softmax {
             })?
         } else {
             let (whole, rest) = (inner / lanes, inner % lanes);
-            let wide = if whole > 0 { Some(define_columns(e, n, inner, lanes)?) } else { None };
-            let tail = if rest > 0 { Some(define_columns(e, n, inner, rest)?) } else { None };
+            let wide = if whole > 0 { Some(define_columns(e, n, inner, lanes, log)?) } else { None };
+            let tail = if rest > 0 { Some(define_columns(e, n, inner, rest, log)?) } else { None };
             e.step("softmax", 2, |m, b, p, task| {
                 // the units are blocks of lines, whole ones first
                 let block = 4 * (n * inner) as i64;
@@ -90,7 +89,8 @@ impl Softmax {
             })?
         };
         let operands = vec![Operand::read("x", 4 * elems), Operand::write("y", 4 * elems)];
-        let name = format!("softmax {}x{n}x{inner}", self.outer);
+        let what = if log { "log softmax" } else { "softmax" };
+        let name = format!("{what} {}x{n}x{inner}", self.outer);
         Ok(Kernel { func, name, operands, tasks, flops: 20 * elems as u64 })
     }
 }
@@ -117,9 +117,9 @@ fn over_row(
 }
 
 /// `fn(x, y)`: one contiguous row.
-fn define<M: Module>(e: &mut Emitter<M>, n: usize) -> Result<FuncId> {
+fn define<M: Module>(e: &mut Emitter<M>, n: usize, log: bool) -> Result<FuncId> {
     let isa = e.isa();
-    e.cached(format!("softmax row {n}"), |e| {
+    e.cached(format!("softmax row {n} {log}"), |e| {
         let mut w = Asm::new(isa)?;
         let lanes = isa.lanes();
         let tail = w.lanes((n - 1) % lanes + 1)?;
@@ -153,13 +153,22 @@ fn define<M: Module>(e: &mut Emitter<M>, n: usize) -> Result<FuncId> {
             }
             w.exp(v, [t0, t1])?;
             w.add(sum, sum, v)?;
-            w.store_lanes(y + rax, v, l)
+            if log { Ok(()) } else { w.store_lanes(y + rax, v, l) }
         })?;
         w.sum_lanes(sum, t0)?;
         w.broadcast_lane0(sum, sum)?;
+        if log {
+            w.ln(sum, LN_TEMPS)?;
+        }
         over_row(&mut w, n, tail, |w, l| {
-            w.load_lanes(v, y + rax, l)?;
-            w.div(v, v, sum)?;
+            if log {
+                w.load_lanes(v, x + rax, l)?;
+                w.sub(v, v, max)?;
+                w.sub(v, v, sum)?;
+            } else {
+                w.load_lanes(v, y + rax, l)?;
+                w.div(v, v, sum)?;
+            }
             w.store_lanes(y + rax, v, l)
         })?;
         let code = w.finish()?;
@@ -174,9 +183,15 @@ fn masked_load(w: &mut Asm, d: usize, x: Reg, l: Lanes, other: usize) -> Result<
 }
 
 /// `fn(x, y)`: `lanes` neighbouring lines down `n` steps of `inner` elements.
-fn define_columns<M: Module>(e: &mut Emitter<M>, n: usize, inner: usize, count: usize) -> Result<FuncId> {
+fn define_columns<M: Module>(
+    e: &mut Emitter<M>,
+    n: usize,
+    inner: usize,
+    count: usize,
+    log: bool,
+) -> Result<FuncId> {
     let isa = e.isa();
-    e.cached(format!("softmax columns {n} {inner} {count}"), |e| {
+    e.cached(format!("softmax columns {n} {inner} {count} {log}"), |e| {
         let mut w = Asm::new(isa)?;
         let l = w.lanes(count)?;
         let [max, sum, v, t0, t1] = [0, 1, 2, 3, 4];
@@ -201,11 +216,20 @@ fn define_columns<M: Module>(e: &mut Emitter<M>, n: usize, inner: usize, count: 
             w.sub(v, v, max)?;
             w.exp(v, [t0, t1])?;
             w.add(sum, sum, v)?;
-            w.store_lanes(rdx + 0, v, l)
+            if log { Ok(()) } else { w.store_lanes(rdx + 0, v, l) }
         })?;
+        if log {
+            w.ln(sum, LN_TEMPS)?;
+        }
         down(&mut w, &mut |w| {
-            w.load_lanes(v, rdx + 0, l)?;
-            w.div(v, v, sum)?;
+            if log {
+                w.load_lanes(v, rcx + 0, l)?;
+                w.sub(v, v, max)?;
+                w.sub(v, v, sum)?;
+            } else {
+                w.load_lanes(v, rdx + 0, l)?;
+                w.div(v, v, sum)?;
+            }
             w.store_lanes(rdx + 0, v, l)
         })?;
         let code = w.finish()?;

@@ -139,6 +139,7 @@ fn one_input(cx: &Cx<'_>) -> Option<Expr> {
         "Neg" => Some(Unary::Neg),
         "Sqrt" => Some(Unary::Sqrt),
         "Exp" => Some(Unary::Exp),
+        "Log" => Some(Unary::Log),
         "Reciprocal" => Some(Unary::Reciprocal),
         "Erf" => Some(Unary::Erf),
         "Floor" => Some(Unary::Floor),

@@ -9,11 +9,14 @@ mod gemm;
 mod movement;
 mod norm;
 mod pool;
+mod recurrent;
+mod typed;
 mod view;
 
 use crate::declined::Declined;
 use crate::kernels::ew::Expr;
 use crate::plan::ir::{Kind, Node, Program, Vx};
+use fcc_ir::ops::recurrent::Cell;
 use fcc_ir::{DType, NodeId, OpNode, Tensor};
 
 /// What a lowering sees.
@@ -48,7 +51,7 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Lowered {
         "MaxPool" | "AveragePool" => pool::pool(cx),
         "GlobalAveragePool" | "GlobalMaxPool" => pool::global(cx),
         "Identity" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Dropout" => view::view(cx),
-        "Cast" => view::cast(cx),
+        "Cast" | "CastLike" => view::cast(cx).or_else(|why| typed::cast(cx).ok_or(why)),
         "BatchNormalization" => norm::batch(cx),
         "Softmax" | "LogSoftmax" => norm::softmax(cx),
         "Concat" => movement::concat(cx),
@@ -58,7 +61,7 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Lowered {
         "Expand" => movement::expand(cx),
         "Tile" => movement::tile(cx),
         "Pad" => movement::pad(cx),
-        "Gather" => movement::gather(cx),
+        "Gather" => movement::gather(cx).or_else(|why| typed::gather(cx).ok_or(why)),
         "DepthToSpace" | "SpaceToDepth" => movement::space_depth(cx),
         "Resize" | "Upsample" => movement::resize(cx),
         "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceSumSquare" | "ReduceL1"
@@ -66,7 +69,13 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Lowered {
         "LayerNormalization" => norm::layer(cx),
         "InstanceNormalization" => norm::instance(cx),
         "LRN" => norm::lrn(cx),
-        _ => elementwise::elementwise(cx),
+        "RNN" => recurrent::recurrent(cx, Cell::Rnn).ok_or_else(|| cx.no_kernel()),
+        "GRU" => recurrent::recurrent(cx, Cell::Gru).ok_or_else(|| cx.no_kernel()),
+        "LSTM" => recurrent::recurrent(cx, Cell::Lstm).ok_or_else(|| cx.no_kernel()),
+        "Where" => typed::choose(cx).ok_or_else(|| cx.no_kernel()),
+        "Not" => typed::not(cx).ok_or_else(|| cx.no_kernel()),
+        "ArgMax" | "ArgMin" => typed::arg(cx).ok_or_else(|| cx.no_kernel()),
+        _ => elementwise::elementwise(cx).or_else(|why| typed::zip(cx).ok_or(why)),
     }
 }
 

@@ -2,8 +2,10 @@
 //! will be computed. Passes rewrite it; it is private to compilation.
 use super::info::NodeInfo;
 use crate::declined::Declined;
+use crate::host::Host;
 use crate::kernels::activation::Activation;
 use crate::kernels::ew::Expr;
+use crate::kernels::recurrent::Recurrence;
 use crate::kernels::rows::Fold;
 use fcc_ir::{DType, NodeId, OpNode, Tensor, ValueType, elem_count};
 use std::collections::HashMap;
@@ -155,6 +157,11 @@ pub(crate) enum Kind {
     },
     /// `LRN` over the channels.
     Lrn(fcc_ir::ops::lrn::LrnParams),
+    /// A recurrent layer behind its input projection; inputs g, r (constant), then the others that the spec has, in its
+    /// order; outputs y, h, c, absent where they are not wanted.
+    Recurrent(Box<Recurrence>),
+    /// A step in Rust on row-major tensors.
+    Host(Host),
     /// A strided copy: extents and the source's steps in elements, in the output's order; `offset` in elements.
     Copy {
         offset: usize,

@@ -1,5 +1,6 @@
 //! Plans: lists of steps over slots and an arena, and their execution.
 mod build;
+mod control;
 mod emit;
 mod fuse;
 mod info;
@@ -9,9 +10,12 @@ mod print;
 mod run;
 
 use crate::aligned::AlignedF32;
+use crate::host::Host;
 use crate::module::{self, Code};
 use crate::segment::Segment;
+use control::Body;
 use fcc_ir::{DType, Error, OpNode, Result, Value, ValueType};
+use run::{Frame, Spares};
 use std::sync::{Arc, Mutex};
 
 pub use info::{NodeInfo, PlanInfo, StepInfo, Work};
@@ -72,11 +76,23 @@ pub(crate) struct Step {
 pub(crate) enum Action {
     Interpret(Interpret),
     Run(Run),
+    Host(HostRun),
 }
 
-/// A step that the interpreter computes.
+/// A step in Rust.
+#[derive(Debug)]
+pub(crate) struct HostRun {
+    pub host: Host,
+    pub reads: Vec<Arg>,
+    pub write: Arg,
+}
+
+/// A step that the operator's own code computes: the interpreter's, or, where it has subgraphs, its walk over
+/// compiled bodies.
 #[derive(Debug)]
 pub(crate) struct Interpret {
+    /// The subgraphs, in the order of the attributes.
+    pub bodies: Vec<Body>,
     pub op: Box<OpNode>,
     pub inputs: Vec<Option<Src>>,
     pub captures: Vec<Src>,
@@ -91,6 +107,18 @@ pub(crate) struct Run {
     pub args: Vec<Arg>,
     /// The operand that the kernel may set to say that its result is not to be used.
     pub flag: Option<usize>,
+}
+
+/// Estimated mean time of a step below which one thread runs the whole plan. It is all steps or none: values that go
+/// back and forth between the caches of two threads cost more than a small step gains.
+const SPLIT_NS: u64 = 6_000;
+
+/// How long one thread takes for a step, roughly: 50 operations a nanosecond, 20 bytes of weights, which come from far
+/// away, or 40 of what the steps before have just touched.
+fn estimated_ns(flops: u64, args: &[Arg]) -> u64 {
+    let weights = |a: &Arg| matches!(a.at, At::Const(_));
+    let bytes: usize = args.iter().map(|a| if weights(a) { 2 * a.bytes } else { a.bytes }).sum();
+    (flops / 50).max(bytes as u64 / 40)
 }
 
 /// An output of a plan.
@@ -114,16 +142,20 @@ pub struct Plan {
     interpreted: Option<String>,
     info: PlanInfo,
     pub(crate) steps: Vec<Step>,
+    /// Whether one thread runs all steps, because they are too small to be dealt out.
+    pub(crate) alone: bool,
     pub(crate) consts: Vec<Const>,
     pub(crate) n_slots: usize,
-    /// The slot that takes each of the caller's inputs.
-    pub(crate) input_slots: Vec<(usize, u32)>,
+    /// For each slot which of the caller's inputs it is, if it is one.
+    pub(crate) given_slots: Vec<Option<usize>>,
     /// Outputs made here, then the values that the tail needs.
     pub(crate) outputs: Vec<Output>,
     pub(crate) tail: Option<Tail>,
     pub(crate) arena_bytes: usize,
-    /// Arenas of finished runs, for the next ones.
-    arenas: Mutex<Vec<AlignedF32>>,
+    /// Frames of finished runs, for the next ones.
+    frames: Mutex<Vec<Frame>>,
+    /// Memory of outputs that callers have dropped, by output.
+    spares: Arc<Spares>,
     /// The machine code that steps point into.
     #[allow(dead_code)]
     code: Option<Code>,
@@ -135,13 +167,15 @@ impl Plan {
             interpreted: Some(why.into()),
             info: PlanInfo::default(),
             steps: vec![],
+            alone: true,
             consts: vec![],
             n_slots: 0,
-            input_slots: vec![],
+            given_slots: vec![],
             outputs: vec![],
             tail: None,
             arena_bytes: 0,
-            arenas: Mutex::default(),
+            frames: Mutex::default(),
+            spares: Arc::default(),
             code: None,
         }
     }
@@ -166,7 +200,8 @@ impl Plan {
     /// the reason if the whole graph is left to it.
     pub fn interpreted_steps(&self) -> Vec<&str> {
         let whole = self.interpreted.as_deref();
-        let steps = self.steps.iter().filter(|s| matches!(s.action, Action::Interpret(_)));
+        let interpreted = |s: &&Step| matches!(&s.action, Action::Interpret(i) if i.bodies.is_empty());
+        let steps = self.steps.iter().filter(interpreted);
         whole.into_iter().chain(steps.map(|s| s.info.place.as_str())).collect()
     }
     /// Whether the plan ends where a shape depends on data; what follows is planned when its shapes are first seen.
@@ -178,37 +213,54 @@ impl Plan {
         self.arena_bytes
     }
 
-    /// Checks that every byte that a kernel may touch lies inside what holds it.
+    /// Checks that every byte that a step may touch lies inside what holds it, and that a step in Rust reads nothing
+    /// that it writes.
     pub(crate) fn check(&self) -> Result<()> {
         for step in &self.steps {
-            let Action::Run(run) = &step.action else { continue };
-            for arg in &run.args {
-                let room = match arg.at {
-                    At::Arena => self.arena_bytes,
-                    At::Const(c) => match self.consts.get(c as usize) {
-                        Some(Const::Packed(data)) => data.len() * 4,
-                        Some(Const::Value(Value::Tensor(t))) => t.byte_len(),
-                        _ => 0,
-                    },
-                    At::Output(o) => match self.outputs.get(o as usize) {
-                        Some(Output::Made { arg, .. }) => arg.offset + arg.bytes,
-                        _ => 0,
-                    },
-                    // checked in each run against the tensor that is there
-                    At::Slot(_) => continue,
-                    At::Buffer(_) => 0,
-                };
-                if arg.offset.checked_add(arg.bytes).is_none_or(|end| end > room) {
-                    let got =
-                        format!("bytes {} to {} of {room}", arg.offset, arg.offset.saturating_add(arg.bytes));
-                    return Err(Error::mismatch(
-                        format!("{}: operand of {}", step.info.place, step.info.kernel),
-                        got,
-                        "inside",
-                    ));
+            let (place, kernel) = (&step.info.place, &step.info.kernel);
+            match &step.action {
+                Action::Run(run) => run.args.iter().try_for_each(|arg| self.check_arg(arg, place, kernel))?,
+                Action::Host(h) => {
+                    let mut all = h.reads.iter().chain([&h.write]);
+                    all.try_for_each(|arg| self.check_arg(arg, place, kernel))?;
+                    if !matches!(h.write.at, At::Arena | At::Output(_))
+                        || h.reads.iter().any(|r| overlap(r, &h.write))
+                    {
+                        let got = format!("reads {:?}, writes {:?}", h.reads, h.write);
+                        return Err(Error::mismatch(format!("{place}: operands"), got, "apart"));
+                    }
                 }
+                Action::Interpret(_) => {}
             }
         }
         Ok(())
     }
+
+    fn check_arg(&self, arg: &Arg, place: &str, name: &str) -> Result<()> {
+        let room = match arg.at {
+            At::Arena => self.arena_bytes,
+            At::Const(c) => match self.consts.get(c as usize) {
+                Some(Const::Packed(data)) => data.len() * 4,
+                Some(Const::Value(Value::Tensor(t))) => t.byte_len(),
+                _ => 0,
+            },
+            At::Output(o) => match self.outputs.get(o as usize) {
+                Some(Output::Made { arg, own: true, .. }) => arg.offset + arg.bytes,
+                _ => 0,
+            },
+            // checked in each run against the tensor that is there
+            At::Slot(_) => return Ok(()),
+            At::Buffer(_) => 0,
+        };
+        if arg.offset.checked_add(arg.bytes).is_none_or(|end| end > room) {
+            let got = format!("bytes {} to {} of {room}", arg.offset, arg.offset.saturating_add(arg.bytes));
+            return Err(Error::mismatch(format!("{place}: operand of {name}"), got, "inside"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether two operands share a byte.
+fn overlap(a: &Arg, b: &Arg) -> bool {
+    a.at == b.at && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes
 }

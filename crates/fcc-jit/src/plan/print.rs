@@ -47,14 +47,18 @@ impl fmt::Display for Plan {
                 Action::Interpret(i) => {
                     let made = i.outputs.iter().flatten().map(|(slot, ty)| format!("%{slot}: {ty}"));
                     let read = i.inputs.iter().map(|s| s.as_ref().map_or("_".into(), |s| s.to_string()));
-                    write!(f, "{} = interpret {} {}", list(made), i.op.op_type, list(read))?;
+                    let how = if i.bodies.is_empty() { "interpret " } else { "" };
+                    write!(f, "{} = {how}{} {}", list(made), i.op.op_type, list(read))?;
                     if !i.captures.is_empty() {
                         write!(f, " captures {}", list(&i.captures))?;
                     }
                 }
+                Action::Host(h) => {
+                    write!(f, "{}: {} {}", h.host.name(), list(&h.reads), h.write)?;
+                }
                 Action::Run(r) => {
                     write!(f, "{}: {}", step.info.kernel, list(&r.args))?;
-                    if step.info.tasks > 1 {
+                    if step.info.tasks > 1 && !self.alone {
                         write!(f, " in {} tasks", step.info.tasks)?;
                     }
                 }

@@ -1,11 +1,11 @@
 //! Running a plan.
-use super::{Action, Arg, At, Const, Interpret, Output, Plan, Run, Src, Step, StepInfo};
+use super::{Action, Arg, At, Const, HostRun, Interpret, Output, Plan, Run, Src, Step, StepInfo, control};
 use crate::aligned::AlignedF32;
-use crate::module::{Buffer, TaskSpan, Tasks};
+use crate::module::{TaskSpan, Tasks};
 use crate::segment::{Shared, lock};
 use fcc_ir::interp::eval_op;
-use fcc_ir::{At as _, Bytes, Error, Result, Tensor, Value, ValueType};
-use std::sync::Arc;
+use fcc_ir::{At as _, Bytes, DType, Error, Result, Tensor, Value, ValueType};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How a run of a plan ended.
@@ -63,122 +63,200 @@ impl Profile {
     }
 }
 
-/// The memory of a run in progress.
-struct Frame {
+/// The memory of a run, kept for the next one.
+pub(crate) struct Frame {
+    /// Values that steps made; the caller's stand beside.
     slots: Vec<Option<Value>>,
     arena: AlignedF32,
     outputs: Vec<Option<AlignedF32>>,
 }
 
-struct Owned(AlignedF32);
+/// Memory of outputs that nobody holds any more.
+#[derive(Default)]
+pub(crate) struct Spares(Mutex<Vec<(u32, AlignedF32)>>);
+
+/// Pieces of memory that wait for the next runs.
+const MOST_SPARES: usize = 16;
+
+impl Spares {
+    /// Memory for output `index`: the bytes of an earlier run, which the steps of this one write in whole.
+    fn take(&self, index: u32, bytes: usize) -> AlignedF32 {
+        let mut spares = lock(&self.0);
+        if let Some(at) = spares.iter().position(|(i, _)| *i == index) {
+            return spares.swap_remove(at).1;
+        }
+        drop(spares);
+        AlignedF32::zeros(bytes.div_ceil(4))
+    }
+}
+
+/// The memory of an output while the caller holds it.
+struct Owned {
+    memory: Option<AlignedF32>,
+    index: u32,
+    home: Arc<Spares>,
+}
 impl AsRef<[u8]> for Owned {
     fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
+        self.memory.as_deref().map_or(&[], |m| bytemuck::cast_slice(m))
     }
+}
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let mut spares = lock(&self.home.0);
+        if let Some(memory) = self.memory.take().filter(|_| spares.len() < MOST_SPARES) {
+            spares.push((self.index, memory));
+        }
+    }
+}
+
+/// A run in progress: what the caller gave, and the memory.
+struct Running<'p, 'g> {
+    plan: &'p Plan,
+    shared: &'p Shared,
+    given: &'g [Option<&'g Value>],
+    frame: Frame,
 }
 
 impl Plan {
     pub(crate) fn run(
         &self,
         shared: &Shared,
-        given: &[Option<Value>],
+        given: &[Option<&Value>],
         mut profile: Option<&mut Profile>,
     ) -> Result<Outcome> {
         if self.interpreted.is_some() {
             return Ok(Outcome::Interpret);
         }
-        let mut frame = self.frame(given);
+        let mut running = Running { plan: self, shared, given, frame: self.frame() };
         for step in &self.steps {
             let start = profile.is_some().then(Instant::now);
             let tasks = profile.as_ref().and_then(|p| p.log(step));
             let surprise = match &step.action {
-                Action::Interpret(i) => {
-                    self.interpret_step(i, shared, &mut frame).at(|| step.info.place.clone())?
-                }
-                Action::Run(r) => {
-                    let run = self.kernel_step(r, shared, &mut frame, tasks.as_ref());
-                    if run.at(|| step.info.place.clone())? {
-                        lock(&self.arenas).push(frame.arena);
+                Action::Run(r) => match running.kernel_step(r, tasks.as_ref()) {
+                    Ok(true) => {
+                        let mut frame = running.frame;
+                        frame.slots.fill(None);
+                        lock(&self.frames).push(frame);
                         return Ok(Outcome::Flagged);
                     }
-                    None
-                }
+                    done => done.map(|_| None),
+                },
+                Action::Host(h) => running.host_step(h).map(|()| None),
+                Action::Interpret(i) => running.interpret_step(i),
             };
-            if let Some(why) = surprise {
+            if let Some(why) = surprise.at(|| step.info.place.clone())? {
                 return Ok(Outcome::Surprise(format!("{}: {why}", step.info.place)));
             }
             for slot in &step.free {
-                frame.slots[*slot as usize] = None;
+                running.frame.slots[*slot as usize] = None;
             }
             if let (Some(p), Some(start)) = (profile.as_deref_mut(), start) {
                 p.add(step.info.clone(), start, tasks);
             }
         }
-        let outputs = self
-            .outputs
-            .iter()
-            .enumerate()
-            .map(|(i, o)| self.take(&mut frame, i, o))
-            .collect::<Result<_>>()?;
-        lock(&self.arenas).push(frame.arena);
+        let outputs = running.outputs()?;
+        let mut frame = running.frame;
+        frame.slots.fill(None);
+        lock(&self.frames).push(frame);
         self.finish(outputs, profile)
     }
 
-    fn frame(&self, given: &[Option<Value>]) -> Frame {
-        let mut slots: Vec<Option<Value>> = vec![None; self.n_slots];
-        for &(from, slot) in &self.input_slots {
-            slots[slot as usize] = given.get(from).cloned().flatten();
+    fn frame(&self) -> Frame {
+        let mut frame = lock(&self.frames).pop().unwrap_or_else(|| Frame {
+            slots: vec![None; self.n_slots],
+            arena: AlignedF32::zeros(self.arena_bytes.div_ceil(4)),
+            outputs: self.outputs.iter().map(|_| None).collect(),
+        });
+        for (i, o) in self.outputs.iter().enumerate() {
+            if let Output::Made { arg, own: true, .. } = o {
+                frame.outputs[i] = Some(self.spares.take(i as u32, arg.bytes));
+            }
         }
-        let arena =
-            lock(&self.arenas).pop().unwrap_or_else(|| AlignedF32::zeros(self.arena_bytes.div_ceil(4)));
-        let own = |o: &Output| match o {
-            Output::Made { arg, own: true, .. } => Some(AlignedF32::zeros(arg.bytes.div_ceil(4))),
-            _ => None,
-        };
-        Frame { slots, arena, outputs: self.outputs.iter().map(own).collect() }
+        frame
     }
 
     /// Hands what crosses the cut to the tail, and puts all outputs in order.
     fn finish(&self, mut outputs: Vec<Value>, profile: Option<&mut Profile>) -> Result<Outcome> {
         let Some(tail) = &self.tail else { return Ok(Outcome::Done(outputs)) };
         let n_now = tail.made_now.iter().filter(|m| **m).count();
-        let crossing = outputs.split_off(n_now).into_iter().map(Some).collect();
-        let later = tail.segment.run(crossing, profile)?;
+        let crossing = outputs.split_off(n_now);
+        let crossing: Vec<Option<&Value>> = crossing.iter().map(Some).collect();
+        let later = tail.segment.run(&crossing, profile)?;
         let (mut now, mut later) = (outputs.into_iter(), later.into_iter());
         let all: Option<Vec<Value>> =
             tail.made_now.iter().map(|m| if *m { now.next() } else { later.next() }).collect();
         all.map(Outcome::Done).ok_or_else(|| Error::invalid("a region made too few outputs"))
     }
+}
 
-    /// An output of the plan, moved out of the frame where it has its own memory.
-    fn take(&self, frame: &mut Frame, index: usize, output: &Output) -> Result<Value> {
-        match output {
-            Output::Value(src) => self.get(frame, src),
-            Output::Made { arg, dtype, shape, own: true } => {
-                let memory =
-                    frame.outputs[index].take().ok_or_else(|| Error::invalid("an output is taken twice"))?;
-                let bytes = Bytes::from_owner(Owned(memory)).slice(..arg.bytes);
-                Ok(Tensor::from_bytes(*dtype, shape.clone(), bytes)?.into())
-            }
-            Output::Made { arg, dtype, shape, own: false } => {
-                let bytes = Bytes::copy_from_slice(self.bytes(frame, *arg)?);
-                Ok(Tensor::from_bytes(*dtype, shape.clone(), bytes)?.into())
-            }
+impl Running<'_, '_> {
+    /// All outputs: first those that have memory of their own, then those that may lie in it too.
+    fn outputs(&mut self) -> Result<Vec<Value>> {
+        let plan = self.plan;
+        let mut made: Vec<Option<Value>> = Vec::with_capacity(plan.outputs.len());
+        for (i, o) in plan.outputs.iter().enumerate() {
+            made.push(match o {
+                Output::Made { arg, dtype, shape, own: true } => {
+                    Some(self.take(i as u32, arg.bytes, *dtype, shape)?)
+                }
+                _ => None,
+            });
+        }
+        for (i, o) in plan.outputs.iter().enumerate() {
+            let value = match o {
+                Output::Value(src) => self.get(src)?,
+                Output::Made { arg, dtype, shape, own: false } => {
+                    let whole = match arg.at {
+                        At::Output(o) => made.get(o as usize).and_then(Option::as_ref),
+                        _ => None,
+                    };
+                    let bytes = match whole {
+                        Some(Value::Tensor(t)) if arg.offset + arg.bytes <= t.byte_len() => {
+                            t.bytes().slice(arg.offset..arg.offset + arg.bytes)
+                        }
+                        _ => Bytes::copy_from_slice(self.bytes(*arg)?),
+                    };
+                    Tensor::from_bytes(*dtype, shape.clone(), bytes)?.into()
+                }
+                Output::Made { own: true, .. } => continue,
+            };
+            made[i] = Some(value);
+        }
+        made.into_iter().collect::<Option<_>>().ok_or_else(|| Error::invalid("an output is not made"))
+    }
+
+    /// An output with memory of its own, moved out of the frame.
+    fn take(&mut self, index: u32, bytes: usize, dtype: DType, shape: &[usize]) -> Result<Value> {
+        let memory = self.frame.outputs.get_mut(index as usize).and_then(Option::take);
+        if memory.is_none() {
+            return Err(Error::invalid("an output is taken twice"));
+        }
+        let owned = Owned { memory, index, home: self.plan.spares.clone() };
+        let bytes = Bytes::from_owner(owned).slice(..bytes);
+        Ok(Tensor::from_bytes(dtype, shape, bytes)?.into())
+    }
+
+    /// The value in a slot: the caller's, or one that a step made.
+    fn slot(&self, slot: u32) -> Option<&Value> {
+        match self.plan.given_slots.get(slot as usize)? {
+            Some(input) => self.given.get(*input).copied().flatten(),
+            None => self.frame.slots.get(slot as usize)?.as_ref(),
         }
     }
 
-    fn bytes<'f>(&'f self, frame: &'f Frame, arg: Arg) -> Result<&'f [u8]> {
+    fn bytes(&self, arg: Arg) -> Result<&[u8]> {
         let all: &[u8] = match arg.at {
-            At::Arena => bytemuck::cast_slice(&frame.arena),
-            At::Output(o) => match frame.outputs.get(o as usize) {
+            At::Arena => bytemuck::cast_slice(&self.frame.arena),
+            At::Output(o) => match self.frame.outputs.get(o as usize) {
                 Some(Some(m)) => bytemuck::cast_slice(m),
                 _ => &[],
             },
-            At::Slot(s) => match frame.slots.get(s as usize) {
-                Some(Some(Value::Tensor(t))) => t.bytes(),
+            At::Slot(s) => match self.slot(s) {
+                Some(Value::Tensor(t)) => t.bytes(),
                 _ => &[],
             },
-            At::Const(c) => match self.consts.get(c as usize) {
+            At::Const(c) => match self.plan.consts.get(c as usize) {
                 Some(Const::Packed(data)) => bytemuck::cast_slice(data),
                 Some(Const::Value(Value::Tensor(t))) => t.bytes(),
                 _ => &[],
@@ -191,91 +269,109 @@ impl Plan {
         })
     }
 
-    fn get(&self, frame: &Frame, src: &Src) -> Result<Value> {
+    fn get(&self, src: &Src) -> Result<Value> {
         let found = match src {
-            Src::Slot(i, shape) => {
-                frame.slots.get(*i as usize).cloned().flatten().map(|v| seen(v, shape)).transpose()?
-            }
-            Src::Const(i, shape) => match self.consts.get(*i as usize) {
+            Src::Slot(i, shape) => self.slot(*i).cloned().map(|v| seen(v, shape)).transpose()?,
+            Src::Const(i, shape) => match self.plan.consts.get(*i as usize) {
                 Some(Const::Value(v)) => Some(seen(v.clone(), shape)?),
                 _ => None,
             },
             Src::Bytes(arg, dtype, shape) => {
-                let bytes = Bytes::copy_from_slice(self.bytes(frame, *arg)?);
+                let bytes = Bytes::copy_from_slice(self.bytes(*arg)?);
                 Some(Tensor::from_bytes(*dtype, shape.clone(), bytes)?.into())
             }
         };
         found.ok_or_else(|| Error::invalid("a value is not computed"))
     }
 
-    /// Runs a step in the interpreter; gives a reason where a result is not of the type that was promised.
-    fn interpret_step(&self, i: &Interpret, shared: &Shared, frame: &mut Frame) -> Result<Option<String>> {
-        let get = |src: &Src| self.get(frame, src);
+    /// Runs a step of the operator's own code; gives a reason where a result is not of the type that was promised.
+    fn interpret_step(&mut self, i: &Interpret) -> Result<Option<String>> {
+        let get = |src: &Src| self.get(src);
         let inputs: Vec<Option<Value>> =
             i.inputs.iter().map(|s| s.as_ref().map(get).transpose()).collect::<Result<_>>()?;
-        let captures: Vec<Value> = i.captures.iter().map(get).collect::<Result<_>>()?;
         let wanted: Vec<bool> = i.outputs.iter().map(Option::is_some).collect();
-        let made = eval_op(&i.op, &shared.functions, &inputs, &captures, &wanted)?;
+        let made = match &i.bodies[..] {
+            [] => {
+                let captures: Vec<Value> = i.captures.iter().map(get).collect::<Result<_>>()?;
+                eval_op(&i.op, &self.shared.functions, &inputs, &captures, &wanted)?
+            }
+            bodies => {
+                let missing = || Error::invalid("a capture is not given");
+                let capture = |c: usize| get(i.captures.get(c).ok_or_else(missing)?);
+                control::eval(&i.op, bodies, &inputs, &capture, &wanted)?
+            }
+        };
         for (value, output) in made.into_iter().zip(&i.outputs) {
             let Some((slot, promised)) = output else { continue };
             let ty = value.value_type();
             if !fits(promised, &ty) {
                 return Ok(Some(format!("made {ty}, inferred {promised}")));
             }
-            frame.slots[*slot as usize] = Some(value);
+            self.frame.slots[*slot as usize] = Some(value);
         }
         Ok(None)
     }
 
+    /// Where the bytes of an operand begin, valid as long as the frame and the caller's values.
+    fn pointer(&self, arg: &Arg) -> Result<*mut u8> {
+        // steps write here, so the pointer is the memory's own, not one that a shared borrow lends
+        let memory = match arg.at {
+            At::Arena => Some(&self.frame.arena),
+            At::Output(o) => self.frame.outputs.get(o as usize).and_then(Option::as_ref),
+            At::Slot(_) | At::Const(_) => return Ok(self.bytes(*arg)?.as_ptr().cast_mut()),
+            At::Buffer(_) => None,
+        };
+        let end = arg.offset.checked_add(arg.bytes);
+        let memory = memory.filter(|m| end.is_some_and(|end| end <= 4 * m.len()));
+        memory
+            .map(|m| m.base().cast::<u8>().wrapping_add(arg.offset))
+            .ok_or_else(|| Error::invalid("an operand has no memory"))
+    }
+
     /// Runs a kernel; true if it raised its flag.
-    fn kernel_step(
-        &self,
-        run: &Run,
-        shared: &Shared,
-        frame: &mut Frame,
-        tasks: Option<&Tasks>,
-    ) -> Result<bool> {
+    fn kernel_step(&mut self, run: &Run, tasks: Option<&Tasks>) -> Result<bool> {
         let flag = run.flag.and_then(|f| run.args.get(f)).filter(|f| f.at == At::Arena).map(|f| f.offset / 4);
-        if let Some(word) = flag.and_then(|f| frame.arena.get_mut(f)) {
+        if let Some(word) = flag.and_then(|f| self.frame.arena.get_mut(f)) {
             *word = 0.0;
         }
-        let none = Buffer { ptr: std::ptr::null_mut(), bytes: 0 };
         // nearly every step has few operands; a Concat may have any number
-        let (mut few, mut many) = ([none; 16], vec![]);
-        let n = run.args.len();
-        let buffers = match few.get_mut(..n) {
+        let (mut few, mut many) = ([std::ptr::null_mut(); 16], vec![]);
+        let pointers = match few.get_mut(..run.args.len()) {
             Some(few) => few,
             None => {
-                many.resize(n, none);
+                many.resize(run.args.len(), std::ptr::null_mut());
                 &mut many[..]
             }
         };
-        for (buffer, arg) in buffers.iter_mut().zip(&run.args) {
-            let ptr = match arg.at {
-                // kernels write here, so the pointer must come from a mutable borrow
-                At::Arena => bytemuck::cast_slice_mut::<f32, u8>(&mut frame.arena)
-                    .get_mut(arg.offset..)
-                    .map(|s| s.as_mut_ptr()),
-                At::Output(o) => match frame.outputs.get_mut(o as usize) {
-                    Some(Some(m)) => {
-                        bytemuck::cast_slice_mut::<f32, u8>(m).get_mut(arg.offset..).map(|s| s.as_mut_ptr())
-                    }
-                    _ => None,
-                },
-                At::Slot(_) | At::Const(_) => Some(self.bytes(frame, *arg)?.as_ptr().cast_mut()),
-                At::Buffer(_) => None,
-            };
-            *buffer = Buffer {
-                ptr: ptr.ok_or_else(|| Error::invalid("an operand has no memory"))?,
-                bytes: arg.bytes,
-            };
+        for (pointer, arg) in pointers.iter_mut().zip(&run.args) {
+            *pointer = self.pointer(arg)?;
         }
-        // SAFETY: `self.code` is alive as long as the plan. `Plan::check` saw that every operand lies inside its arena,
-        // output or constant, `bytes` that it lies inside a slot's tensor; kernels write only their own outputs, which
-        // emission gives a buffer in the arena or an output that no other operand of the step overlaps (buffers alive
-        // in one step do not overlap, see `memory::place`). The frame is this run's own, so no other thread has it.
-        unsafe { run.step.run_logged(&shared.pool, buffers, tasks) }.map_err(Error::from)?;
-        Ok(flag.and_then(|f| frame.arena.get(f)).is_some_and(|word| word.to_bits() != 0))
+        let pool = (!self.plan.alone).then_some(&self.shared.pool);
+        // SAFETY: `plan.code` is alive as long as the plan. `pointer` saw that every operand lies inside its arena,
+        // output, constant or tensor with the kernel's own number of bytes (`Plan::emit` takes it from the kernel);
+        // kernels write only their own outputs, which emission gives a buffer in the arena or an output that no other
+        // operand of the step overlaps (buffers alive in one step do not overlap, see `memory::place`). The frame is
+        // this run's own, so no other thread has it.
+        unsafe { run.step.run_checked(pool, pointers, tasks) };
+        Ok(flag.and_then(|f| self.frame.arena.get(f)).is_some_and(|word| word.to_bits() != 0))
+    }
+
+    fn host_step(&mut self, step: &HostRun) -> Result<()> {
+        let mut few: [&[u8]; 4] = [&[]; 4];
+        let to = self.pointer(&step.write)?;
+        let Some(reads) = few.get_mut(..step.reads.len()) else {
+            return Err(Error::invalid("a step in Rust of more than four operands"));
+        };
+        for (read, arg) in reads.iter_mut().zip(&step.reads) {
+            let from = self.pointer(arg)?;
+            // SAFETY: `pointer` saw that the bytes lie inside their home; nothing writes them during the step:
+            // `Plan::check` saw that what it writes lies apart, and the frame is this run's own.
+            *read = unsafe { std::slice::from_raw_parts(from, arg.bytes) };
+        }
+        // SAFETY: as above; the output lies in the arena or in an output's memory, both initialised, and apart from
+        // all that is read.
+        let write = unsafe { std::slice::from_raw_parts_mut(to, step.write.bytes) };
+        step.host.run(reads, write)
     }
 }
 

@@ -4,6 +4,8 @@
 use cranelift_codegen::settings::Configurable;
 use cranelift_module::default_libcall_names;
 use cranelift_object::{ObjectBuilder, ObjectModule};
+pub mod net;
+
 use fcc_jit::asm::Isa;
 use fcc_jit::kernels::layout::BlockedLayout;
 use fcc_jit::module::{Buffer, Code, Emitter, Kernel, flags};

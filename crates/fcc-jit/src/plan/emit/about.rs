@@ -92,6 +92,28 @@ impl Emit<'_> {
             arena_in_use_bytes: 0,
         }
     }
+    /// What is known of a step in Rust.
+    pub(super) fn host_info(
+        &mut self,
+        place: &str,
+        name: &str,
+        reads: &[(super::Loc, usize)],
+        written: usize,
+    ) -> StepInfo {
+        StepInfo {
+            place: place.into(),
+            work: self.about.work.clone(),
+            nodes: self.about.nodes.clone(),
+            kernel: name.into(),
+            output: self.about.output.clone(),
+            why: self.about.why.take(),
+            flops: 0,
+            read_bytes: reads.iter().map(|r| r.1 as u64).sum(),
+            written_bytes: written as u64,
+            tasks: 1,
+            arena_in_use_bytes: 0,
+        }
+    }
     /// What is known of a step that the interpreter computes.
     pub(super) fn interpret_info(&self, node: &Node, op_type: &str) -> StepInfo {
         let bytes = |values: &[Option<Vx>]| -> u64 {

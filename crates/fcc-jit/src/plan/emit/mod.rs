@@ -6,13 +6,15 @@ mod elementwise;
 mod forms;
 mod gemm;
 mod movement;
+mod recurrent;
 mod weights;
 
 use super::info::StepInfo;
 use super::ir::{Kind, Node, Program, Vx};
 use super::memory::{Request, place};
-use super::{Action, Arg, Const, Interpret, Output, Plan, Src, Step, Tail};
+use super::{Action, Arg, Const, HostRun, Interpret, Output, Plan, Src, Step, Tail, control};
 use crate::aligned::AlignedF32;
+use crate::host::Host;
 use crate::kernels::layout::BlockedLayout;
 use crate::kernels::rows::{Normalise, Reduce};
 use crate::kernels::softmax::Softmax;
@@ -95,16 +97,22 @@ enum DraftAction {
         inputs: Vec<Option<(Loc, Vx)>>,
         captures: Vec<(Loc, Vx)>,
         outputs: Vec<Option<(u32, Vx)>>,
+        bodies: Vec<control::Body>,
     },
     Run {
         kernel: Kernel,
         args: Vec<Loc>,
     },
+    Host {
+        host: Host,
+        reads: Vec<(Loc, usize)>,
+        write: (Loc, usize),
+    },
 }
 
 pub(crate) struct Emit<'a> {
     program: &'a Program,
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     /// Whether kernels that may raise a flag are left out.
     plain: bool,
     code: Code,
@@ -147,7 +155,7 @@ impl Plan {
 }
 
 impl<'a> Emit<'a> {
-    fn new(program: &'a Program, shared: &'a Shared, plain: bool) -> Result<Emit<'a>, Stop> {
+    fn new(program: &'a Program, shared: &'a Arc<Shared>, plain: bool) -> Result<Emit<'a>, Stop> {
         let code = Code::new(shared.options.isa).map_err(Error::from)?;
         let forms = Forms::choose(program, code.isa());
         Ok(Emit {
@@ -198,6 +206,8 @@ impl<'a> Emit<'a> {
                 self.plain(node, &|e, threads| spec.build(e, threads))
             }
             Kind::Copy { offset, dims } => self.copy(node, *offset, dims),
+            Kind::Recurrent(spec) => self.recurrent(node, spec),
+            Kind::Host(host) => self.host(node, host),
         };
         done.map_err(|stop| match stop {
             Stop::NoKernel(_, why) => Stop::NoKernel(node.origins.clone(), why),
@@ -327,7 +337,7 @@ impl<'a> Emit<'a> {
         let kernel = built(build(self.code.emitter(), self.shared.options.threads))?;
         self.run(&node.place, kernel, args)
     }
-    fn interpret(&mut self, node: &Node, op: &fcc_ir::OpNode, captures: usize) -> Result<(), Stop> {
+    fn interpret(&mut self, node: &Node, op: &fcc_ir::OpNode, captured_count: usize) -> Result<(), Stop> {
         let mut reads = vec![];
         for v in &node.inputs {
             reads.push(match v {
@@ -336,13 +346,39 @@ impl<'a> Emit<'a> {
             });
         }
         reads.iter().flatten().for_each(|(l, _)| self.touch(l));
-        let captured = reads.split_off(reads.len().saturating_sub(captures));
+        let captured = reads.split_off(reads.len().saturating_sub(captured_count));
         let captures = captured.into_iter().flatten().collect();
         let outputs = node.outputs.iter().map(|v| v.map(|v| (self.slot(v), v))).collect();
-        let action = DraftAction::Interpret { op: Box::new(op.clone()), inputs: reads, captures, outputs };
-        let info = self.interpret_info(node, &op.op_type);
+        let first = node.inputs.len().saturating_sub(captured_count);
+        let fixed = |i: usize| {
+            node.inputs.get(first + i).copied().flatten().and_then(|v| self.program.constant_of(v).cloned())
+        };
+        let bodies = control::bodies(op, &fixed, self.shared);
+        let mut info = self.interpret_info(node, &op.op_type);
+        if !bodies.is_empty() {
+            // its bodies are compiled: what is left is to choose and to count
+            info.work = super::info::Work::Compute;
+        }
+        let op = Box::new(op.clone());
+        let action = DraftAction::Interpret { op, inputs: reads, captures, outputs, bodies };
         self.drafts.push(Draft { info, action });
         Ok(())
+    }
+    fn host(&mut self, node: &Node, host: &Host) -> Result<(), Stop> {
+        let mut reads = vec![];
+        for v in node.inputs.iter().flatten() {
+            reads.push((self.need(*v, Form::Plain, &node.place)?, self.bytes_of(*v)?));
+        }
+        let y = node.out().ok_or_else(|| no_kernel("no output"))?;
+        let write = (self.make_in(y, Form::Plain)?, self.bytes_of(y)?);
+        self.host_step(&node.place, host.clone(), reads, write);
+        Ok(())
+    }
+    /// A step in Rust; each operand with its bytes.
+    fn host_step(&mut self, place: &str, host: Host, reads: Vec<(Loc, usize)>, write: (Loc, usize)) {
+        reads.iter().chain([&write]).for_each(|(l, _)| self.touch(l));
+        let info = self.host_info(place, &host.name(), &reads, write.1);
+        self.drafts.push(Draft { info, action: DraftAction::Host { host, reads, write } });
     }
 
     fn output(&mut self, index: usize, v: Vx) -> Result<Output, Stop> {
@@ -429,10 +465,18 @@ impl Emit<'_> {
             freed[*last].push(s as u32);
         }
         let mut steps = Vec::with_capacity(self.drafts.len());
+        let mut estimate = 0u64;
         for (n, draft) in self.drafts.iter_mut().enumerate() {
             let free = std::mem::take(&mut freed[n]);
             let action = match &mut draft.action {
-                DraftAction::Interpret { op, inputs, captures, outputs } => {
+                DraftAction::Host { host, reads, write } => {
+                    let arg = |(l, bytes): &(Loc, usize)| resolve(Draftless::arg(*l, *bytes));
+                    let reads = reads.iter().map(arg).collect();
+                    Action::Host(HostRun { host: host.clone(), reads, write: arg(write) })
+                }
+                DraftAction::Interpret { op, inputs, captures, outputs, bodies } => {
+                    // subgraphs are told apart by their address: the operator moves, it is not copied
+                    let op = std::mem::replace(op, Box::new(op.as_ref().clone()));
                     let src = |(loc, v): &(Loc, Vx)| {
                         source(self.program, loc, *v).map(|s| match s {
                             Src::Bytes(arg, d, s) => Src::Bytes(resolve(arg), d, s),
@@ -447,7 +491,8 @@ impl Emit<'_> {
                     };
                     let promised = |(s, v): &(u32, Vx)| (*s, self.program.val(*v).ty.clone());
                     let outputs = outputs.iter().map(|o| o.as_ref().map(promised)).collect();
-                    Action::Interpret(Interpret { op: op.clone(), inputs, captures, outputs })
+                    let bodies = std::mem::take(bodies);
+                    Action::Interpret(Interpret { bodies, op, inputs, captures, outputs })
                 }
                 DraftAction::Run { kernel, args } => {
                     let step = match self.code.step(kernel) {
@@ -455,7 +500,8 @@ impl Emit<'_> {
                         Err(e) => return Err(Stop::Error(e.into())),
                     };
                     let arg = |(l, o): (&Loc, &crate::module::Operand)| resolve(Draftless::arg(*l, o.bytes));
-                    let args = args.iter().zip(&kernel.operands).map(arg).collect();
+                    let args: Vec<Arg> = args.iter().zip(&kernel.operands).map(arg).collect();
+                    estimate = estimate.saturating_add(super::estimated_ns(kernel.flops, &args));
                     let flag = kernel.operands.iter().position(|o| o.access == crate::module::Access::Flag);
                     Action::Run(super::Run { step, args, flag })
                 }
@@ -473,17 +519,23 @@ impl Emit<'_> {
             .collect();
         // every byte that a step may touch lies inside its home: checked here once, for all runs
         let n_slots = self.n_slots as usize;
+        let mut given_slots = vec![None; n_slots];
+        for (from, slot) in inputs {
+            given_slots[slot as usize] = Some(from);
+        }
         let plan = Plan {
             interpreted: None,
             info,
+            alone: estimate < super::SPLIT_NS.saturating_mul(steps.len() as u64),
             steps,
             consts: self.consts,
             n_slots,
-            input_slots: inputs,
+            given_slots,
             outputs,
             tail,
             arena_bytes,
-            arenas: Default::default(),
+            frames: Default::default(),
+            spares: Default::default(),
             code: Some(self.code),
         };
         match plan.check() {
