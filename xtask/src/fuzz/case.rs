@@ -100,6 +100,10 @@ fn runs(model: &Model) -> Result<bool, String> {
     let Ok(given) = inputs(model, &bindings, 1) else { return Ok(false) };
     let mut clash = None;
     let mut observer = |id, name: &str, value: &fcc_ir::Value| {
+        // defaults and inputs have the type that the file declares, which is no finding of inference
+        if model.graph.op(id.node).is_none() {
+            return;
+        }
         let (inferred, found) = (model.graph.ty(id), value.value_type());
         let mut bound = inferred.clone();
         bound.for_each_dim(&mut |d| *d = d.bind(&bindings));
