@@ -99,7 +99,7 @@ fn runs(model: &Model) -> Result<bool, String> {
     }
     let Ok(given) = inputs(model, &bindings, 1) else { return Ok(false) };
     let mut clash = None;
-    let mut observer = |id, name: &str, value: &fcc_ir::Value| {
+    let mut observer = |id: fcc_ir::ValueId, name: &str, value: &fcc_ir::Value| {
         // defaults and inputs have the type that the file declares, which is no finding of inference
         if model.graph.op(id.node).is_none() {
             return;

@@ -98,7 +98,7 @@ fn crop(x: &Tensor, begin: &[usize], extents: &[usize]) -> Result<Tensor> {
     let shape = [outer, extents].concat();
     let full = [&[0, 0], begin].concat();
     let bits = x.dtype().bits();
-    if bits % 8 != 0 || bits == 0 {
+    if !bits.is_multiple_of(8) || bits == 0 {
         return Err(Error::unsupported(format!("windows of {}", x.dtype())));
     }
     let size = bits / 8;
