@@ -9,10 +9,12 @@ const WHOLE_BYTES: usize = 2 << 20;
 
 fn models_below(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-    paths.sort();
-    for path in paths {
-        if path.is_dir() {
+    let mut entries: Vec<_> = entries.filter_map(Result::ok).collect();
+    entries.sort_by_key(std::fs::DirEntry::path);
+    for entry in entries {
+        let path = entry.path();
+        // the entry's own type: a link to a folder may lead back here
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             models_below(&path, found);
         } else if path.extension().is_some_and(|e| e == "onnx") {
             found.push(path);

@@ -18,6 +18,8 @@ pub struct Options {
     pub seconds: u64,
     /// Number of the first case.
     pub first: u64,
+    /// At most how many cases.
+    pub cases: u64,
     /// Run this case alone, in this process, and write it to `target/fuzz`.
     pub only: Option<u64>,
     /// Run cases in this process, telling the number of each before it runs: what the child does.
@@ -57,7 +59,11 @@ fn watch(options: &Options) -> Result<String, String> {
     let mut since = Instant::now();
     loop {
         match numbers.recv_timeout(Duration::from_millis(100)) {
-            Ok(number) => (last, since) = (number, Instant::now()),
+            Ok(number) if number - options.first < options.cases => (last, since) = (number, Instant::now()),
+            Ok(_) => {
+                child.kill().and_then(|()| child.wait()).map_err(|e| format!("ending the cases: {e}"))?;
+                return Ok(format!("{} cases from number {}", options.cases, options.first));
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 let status = child.wait().map_err(|e| format!("waiting for the cases: {e}"))?;
                 return Err(format!("case {last} ended the process: {status}\n{}", again(last)));

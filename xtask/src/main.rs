@@ -9,13 +9,14 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo run -p xtask -- proto [--check] [--wheel FILE.whl]
-       cargo run -p xtask -- fuzz [SECONDS] [--first N] [--only N]
+       cargo run -p xtask -- fuzz [SECONDS] [--cases N] [--first N] [--only N]
 
 proto    generate crates/fcc-onnx/src/proto.rs from the ONNX schema in the pinned Python package
          --check         write nothing; fail when the committed file differs
          --wheel FILE    read this copy of the package instead of asking pip for it
 fuzz     give broken models to the parser, the importer, inference, the rules and their verification
          SECONDS         how long [default: 20]
+         --cases N       at most so many cases
          --first N       number of the first case [default: 0]; other numbers are other cases
          --only N        run this case alone, and write it to target/fuzz";
 
@@ -54,10 +55,11 @@ fn proto_options(mut args: impl Iterator<Item = String>) -> Result<proto::Option
 }
 
 fn fuzz_options(mut args: impl Iterator<Item = String>) -> Result<fuzz::Options, String> {
-    let mut options = fuzz::Options { seconds: 20, first: 0, only: None, child: false };
+    let mut options = fuzz::Options { seconds: 20, cases: u64::MAX, first: 0, only: None, child: false };
     let number = |text: Option<String>| text.and_then(|t| t.parse::<u64>().ok()).ok_or("wanted a number");
     while let Some(arg) = args.next() {
         match arg.as_str() {
+            "--cases" => options.cases = number(args.next())?,
             "--first" => options.first = number(args.next())?,
             "--only" => options.only = Some(number(args.next())?),
             "--child" => options.child = true,

@@ -17,7 +17,7 @@ pub struct Function {
     pub attributes: Vec<String>,
     /// Attributes with their defaults.
     pub defaults: Attrs,
-    /// The body; its inputs and outputs are the function's, in order; opsets are its own.
+    /// The body; its inputs and outputs are the function's, in order; opsets are its own, its name is the function's.
     pub body: Graph,
     /// `doc_string`.
     pub doc: String,

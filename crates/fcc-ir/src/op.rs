@@ -153,6 +153,11 @@ impl<'a> InferCtx<'a> {
     pub fn dtype(&self, i: usize) -> Result<DType> {
         Ok(self.tensor(i)?.map_or(DType::Undefined, |t| t.dtype))
     }
+    /// Errors unless the first `n` inputs, where they are there and known, have one element type.
+    pub fn need_one_dtype(&self, n: usize) -> Result<()> {
+        let dtypes = (0..n).map(|i| self.ty(i).ok()?.as_tensor().map(|t| t.dtype));
+        one_dtype(dtypes)
+    }
     /// The shape of a required input, `None` if its rank is unknown.
     pub fn shape(&self, i: usize) -> Result<Option<&'a Shape>> {
         Ok(self.tensor(i)?.and_then(|t| t.shape.as_ref()))
@@ -203,6 +208,22 @@ impl<'a> EvalCtx<'a> {
     /// An optional tensor. Errors if it is there and not a tensor.
     pub fn opt_tensor(&self, i: usize) -> Result<Option<&'a Tensor>> {
         self.inputs.get(i).and_then(Option::as_ref).map(Value::as_tensor).transpose()
+    }
+    /// Errors unless the first `n` inputs, where they are there, have one element type.
+    pub fn need_one_dtype(&self, n: usize) -> Result<()> {
+        one_dtype((0..n).map(|i| self.opt_tensor(i).ok().flatten().map(Tensor::dtype)))
+    }
+}
+
+fn one_dtype(dtypes: impl Iterator<Item = Option<DType>>) -> Result<()> {
+    let mut known = dtypes.enumerate().filter_map(|(i, t)| Some((i, t.filter(|t| *t != DType::Undefined)?)));
+    let Some((first, wanted)) = known.next() else { return Ok(()) };
+    match known.find(|(_, t)| *t != wanted) {
+        Some((i, got)) => {
+            let wanted = format!("{wanted} as of input {first}");
+            Err(Error::mismatch(format!("element type of input {i}"), got, wanted))
+        }
+        None => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The verifier: invariants that every graph keeps, checked after import and after each pass.
 use crate::graph::{NodeKind, Slot};
 use crate::interp::call_target;
-use crate::{Error, Function, Graph, Model, Result, ValueId};
+use crate::{Error, Function, Graph, Model, Result, ValueId, ValueType};
 use std::collections::BTreeSet;
 
 /// Checks a whole model. Errors with the first violation.
@@ -100,9 +100,17 @@ impl Calls<'_> {
 /// Checks one graph and its subgraphs; `captures` is how many values its owner gives it.
 ///
 /// Holds afterwards: no cycle; names are unique and outputs carry theirs; every operator that fcc knows has as many
-/// inputs and outputs as its schema allows and its domain has an opset; attribute names are unique; captures exist.
+/// inputs and outputs as its schema allows and its domain has an opset; attribute names are unique; captures exist;
+/// a constant that callers may override has the type that its input declares.
 pub fn verify_graph(graph: &Graph, captures: usize) -> Result<()> {
     graph.topological()?;
+    for input in &graph.inputs {
+        if let NodeKind::Constant(default) = &graph.node(input.node).kind {
+            let ty = ValueType::from(default.tensor.tensor_type());
+            let place = || format!("default of the input `{}`", input.info.name);
+            ty.merge(&input.info.ty).map_err(|why| Error::mismatch(place(), why, "its declared type"))?;
+        }
+    }
     for o in &graph.outputs {
         if graph.value_name(o.value) != o.info.name {
             return Err(Error::mismatch(
@@ -195,6 +203,20 @@ mod tests {
             );
         }
         parse(&text).unwrap()
+    }
+
+    #[test]
+    fn a_default_has_the_type_of_its_input() {
+        let mut model = parse(
+            "<ir_version: 9, opset_import: [\"\" : 17]> g (float[2] x, float[2] w = {1, 2}) => (y) { y = Add (x, w) }",
+        )
+        .unwrap();
+        assert_eq!(verify(&model), Ok(()));
+        for input in &mut model.graph.inputs {
+            input.info.ty.for_each_dim(&mut |d| *d = crate::Dim::Known(3));
+        }
+        let error = verify(&model).unwrap_err().to_string();
+        assert_eq!(error, "default of the input `w`: got dimension 0: 2 against 3, wanted its declared type");
     }
 
     #[test]

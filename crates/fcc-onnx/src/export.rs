@@ -4,7 +4,7 @@ use fcc_ir::{Function, Graph, Model, NodeId, NodeKind, Slot, ValueId, ValueInfo}
 use prost::Message;
 
 use crate::error::{At, quoted};
-use crate::import::{imports, imports_proto};
+use crate::import::{NEWEST_IR, imports, imports_proto, opsets};
 use crate::keep::{metadata_proto, put};
 use crate::proto::{
     FunctionProto, GraphProto, ModelProto, NodeDeviceConfigurationProto, NodeProto, TensorAnnotation,
@@ -72,6 +72,10 @@ pub(crate) fn model(model: &Model) -> Result<ModelProto> {
 
 /// A model's own fields, without graph and functions.
 pub(crate) fn model_head(model: &Model) -> Result<ModelProto> {
+    // what could not be read back is not written
+    if !(1..=NEWEST_IR).contains(&model.ir_version) {
+        return Err(Error::invalid("ir_version", model.ir_version, format!("1 to {NEWEST_IR}")));
+    }
     let mut proto = ModelProto::decode(model.extra.clone()).unwrap_or_default();
     proto.ir_version = Some(model.ir_version);
     put(&mut proto.producer_name, &model.producer_name);
@@ -84,6 +88,7 @@ pub(crate) fn model_head(model: &Model) -> Result<ModelProto> {
     if imports(&proto.opset_import) != model.opset_imports {
         proto.opset_import = imports_proto(&model.opset_imports);
     }
+    opsets(&model.opset_imports)?;
     proto.metadata_props = metadata_proto(&model.metadata);
     for (field, message) in &model.verbatim {
         let unreadable = |e| Error::new(ErrorKind::Invalid, format!("kept field {field} of the model: {e}"));
@@ -210,9 +215,10 @@ pub(crate) fn function(function: &Function) -> Result<FunctionProto> {
     let key = |domain: &str| if domain == "ai.onnx" { String::new() } else { domain.to_string() };
     let spelt = imports(&proto.opset_import).into_iter().map(|(d, v)| (key(&d), v)).collect();
     if *body.opsets != spelt {
-        let opsets: Vec<(String, i64)> = body.opsets.iter().map(|(d, v)| (d.clone(), *v)).collect();
-        proto.opset_import = imports_proto(&opsets);
+        let spelt: Vec<(String, i64)> = body.opsets.iter().map(|(d, v)| (d.clone(), *v)).collect();
+        proto.opset_import = imports_proto(&spelt);
     }
+    opsets(&imports(&proto.opset_import)).at(place)?;
     proto.attribute.clone_from(&function.attributes);
     proto.attribute_proto =
         function.defaults.iter().map(|a| attrs::export(a, None)).collect::<Result<_>>().at(place)?;

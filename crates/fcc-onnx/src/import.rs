@@ -110,7 +110,7 @@ fn spelt_imports(spelt: &[OperatorSetIdProto], imports: &[(String, i64)]) -> Vec
 }
 
 /// The version of each domain, `ai.onnx` as `""`.
-fn opsets(imports: &[(String, i64)]) -> Result<Opsets> {
+pub(crate) fn opsets(imports: &[(String, i64)]) -> Result<Opsets> {
     let mut opsets = Opsets::new();
     for (domain, version) in imports {
         let key = if domain == "ai.onnx" { "" } else { domain.as_str() };

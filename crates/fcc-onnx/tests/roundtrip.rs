@@ -12,8 +12,10 @@ fn root() -> PathBuf {
 fn models_below(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
+        let entry = entry.unwrap();
+        let path = entry.path();
+        // the entry's own type: a link to a folder may lead back here
+        if entry.file_type().unwrap().is_dir() {
             models_below(&path, found);
         } else if path.extension().is_some_and(|e| e == "onnx") {
             found.push(path);

@@ -5,7 +5,7 @@ use fcc_ir::attr::Attrs;
 use fcc_ir::interp::{self, Values};
 use fcc_ir::{Dim, Model, NodeKind, Tensor};
 use fcc_rewrite::Declined;
-use fcc_rewrite::dense::{Dense, check, dense};
+use fcc_rewrite::dense::{Dense, Padding, check, check_alone, dense};
 
 fn ints(values: &[i64]) -> Vec<i64> {
     values.to_vec()
@@ -40,14 +40,14 @@ fn lenet(batch: Option<usize>) -> Model {
 /// The model before and after, as `fcc rewrite --dense` makes it.
 fn made(original: &Model) -> (Model, Dense) {
     let (rewritten, report) = rewrite(original, &["clean-up", "linear-to-conv", "clean-up"]);
-    let dense = dense(&rewritten).unwrap_or_else(|d| panic!("{d}\n{report}"));
+    let dense = dense(&rewritten, Padding::Decline).unwrap_or_else(|d| panic!("{d}\n{report}"));
     assert_eq!(check(original, &rewritten, &dense.model, &dense.windows).unwrap(), None);
     (rewritten, dense)
 }
 
 fn declined(text: &str) -> Declined {
     let (rewritten, _) = rewrite(&parse(text), &["clean-up", "linear-to-conv", "clean-up"]);
-    dense(&rewritten).err().unwrap_or_else(|| panic!("dense: {:?}", ops(&rewritten)))
+    dense(&rewritten, Padding::Decline).err().unwrap_or_else(|| panic!("dense: {:?}", ops(&rewritten)))
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn what_sees_more_than_a_window_is_declined_with_its_values() {
     ] {
         if what.is_empty() {
             let (rewritten, _) = rewrite(&parse(&model(opset, body)), &["clean-up"]);
-            assert!(dense(&rewritten).is_ok(), "{body}");
+            assert!(dense(&rewritten, Padding::Decline).is_ok(), "{body}");
             continue;
         }
         let why = declined(&model(opset, body));
@@ -172,4 +172,75 @@ fn a_model_without_a_single_image_is_declined() {
     assert_eq!(declined(two).got, "`x`, `z`");
     let open = r#"<ir_version: 8, opset_import: ["" : 17]> main (float[N,2,H,6] x) => (y) { y = Relu(x) }"#;
     assert_eq!(declined(open).what, "input `x`");
+}
+
+/// Padding, a strided pool with its last place beyond the image, and Softmax as it was before opset 13.
+fn padded(pads: &str) -> Model {
+    parse(&format!(
+        r#"<ir_version: 8, opset_import: ["" : 11]>
+        main (float[N,1,5,7] x) => (float[N,3] y)
+        <float[2,1,3,3] k = {{1,-2,3,-4,5,-6,7,-8,9,1,2,3,4,-5,6,7,8,-9}}, float[2] c = {{-3, 2}},
+         float[16,3] w = {{1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,-1,-2,-3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6}},
+         float[1] scale = {{0.0009765625}}> {{
+            a = Conv<{pads}>(x, k, c)
+            r = Relu(a)
+            p = MaxPool<kernel_shape = [3, 2], strides = [3, 2], ceil_mode = 1>(r)
+            f = Flatten(p)
+            g = MatMul(f, w)
+            s = Mul(g, scale)
+            y = Softmax(s)
+        }}"#
+    ))
+}
+
+#[test]
+fn layers_that_pad_stay_where_that_is_asked_for() {
+    for pads in ["pads = [1, 1, 1, 1]", "auto_pad = \"SAME_LOWER\""] {
+        let original = padded(pads);
+        let (rewritten, _) = rewrite(&original, &["clean-up", "linear-to-conv", "clean-up"]);
+        let why = dense(&rewritten, Padding::Decline).unwrap_err();
+        assert!(why.what.starts_with("pads of "), "{why}");
+        let made = dense(&rewritten, Padding::Keep).unwrap_or_else(|d| panic!("{d}"));
+        assert!(made.windows.padded);
+        assert_eq!((&made.windows.extents, &made.windows.strides), (&vec![5, 7], &vec![3, 2]));
+        let run = |m: &Model, v: &Values| interp::run(m, v);
+        assert_eq!(check_alone(&original, &made.model, &made.windows, &run).unwrap(), None);
+        // each place is a distribution over the three channels, as the original's Softmax gave one row by row
+        let image: Vec<f32> = (0..2 * 11 * 11).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
+        let image = Tensor::new([2, 1, 11, 11], image).unwrap();
+        let run = interp::run(&made.model, &Values::from([("x".into(), image.into())])).unwrap();
+        let y = run["y"].as_tensor().unwrap();
+        assert_eq!(y.shape(), [2, 3, 3, 3]);
+        let data = y.as_slice::<f32>().unwrap();
+        for (n, place) in (0..2).flat_map(|n| (0..9).map(move |p| (n, p))) {
+            let sum: f32 = (0..3).map(|k| data[(n * 3 + k) * 9 + place]).sum();
+            assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+        }
+    }
+}
+
+#[test]
+fn the_check_of_a_padded_model_finds_a_wrong_weight() {
+    let original = padded("pads = [1, 1, 1, 1]");
+    let (rewritten, _) = rewrite(&original, &["clean-up", "linear-to-conv", "clean-up"]);
+    let mut made = dense(&rewritten, Padding::Keep).unwrap();
+    let value = made.model.graph.value("k").unwrap();
+    let NodeKind::Constant(c) = &mut made.model.graph.node_mut(value.node).kind else { panic!() };
+    let mut data = c.tensor.as_slice::<f32>().unwrap().into_owned();
+    data[4] += 1.0;
+    c.tensor = Tensor::new(c.tensor.shape().to_vec(), data).unwrap();
+    let run = |m: &Model, v: &Values| interp::run(m, v);
+    let why = check_alone(&original, &made.model, &made.windows, &run).unwrap().unwrap();
+    assert!(why.starts_with("`y` of an image of the original's size: "), "{why}");
+}
+
+#[test]
+fn padding_that_moves_with_the_extents_is_declined() {
+    let original = parse(
+        r#"<ir_version: 8, opset_import: ["" : 17]> main (float[N,1,5,7] x) => (y)
+        <float[1,1,2,2] k = {1,2,3,4}> { y = Conv<auto_pad = "SAME_UPPER", strides = [2, 1]>(x, k) }"#,
+    );
+    let (rewritten, _) = rewrite(&original, &["clean-up"]);
+    let why = dense(&rewritten, Padding::Keep).unwrap_err();
+    assert!(why.what.starts_with("auto_pad of "), "{why}");
 }

@@ -137,15 +137,20 @@ fn a_classifier_becomes_dense_or_is_declined() {
     }
     let json = fcc(["rewrite", &path, "--dense", "--json", "-o", out]).ok().json();
     assert_eq!(json["dense"]["strides"], serde_json::json!([2, 2]));
-    let padded = text_file(
-        dir.path(),
-        "p.onnxtxt",
-        &CLASSIFIER.replace("strides = [2, 2]", "strides = [2, 2], pads = [0, 0, 0, 1]"),
-    );
-    let refusal = fcc(["rewrite", padded.to_str().unwrap(), "--dense"]);
+    // one row less, which zeros stand in for
+    let padded = CLASSIFIER.replace("[N,1,6,5]", "[N,1,5,5]");
+    let padded = padded.replace("strides = [2, 2]", "strides = [2, 2], pads = [0, 0, 1, 0]");
+    let padded = text_file(dir.path(), "p.onnxtxt", &padded);
+    let padded = padded.to_str().unwrap();
+    let refusal = fcc(["rewrite", padded, "--dense"]);
     assert_eq!(refusal.code, 2, "{}", refusal.stdout);
     assert!(refusal.stderr.contains("--dense: pads of node `conv`"), "{}", refusal.stderr);
+    assert!(refusal.stderr.contains("(--keep-padding keeps it)"), "{}", refusal.stderr);
     assert!(!dir.path().join("p.fcc.onnx").exists());
+    let told = fcc(["rewrite", padded, "--dense", "--keep-padding", "-o", out]).ok().stdout;
+    assert!(told.contains("equal to the original on an image of 5x5; inside a larger one"), "{told}");
+    let ran = fcc(["run", out, "--random", "1"].iter().chain(&sizes)).ok().stdout;
+    assert!(ran.starts_with("y  float[3,2,"), "{ran}");
 }
 
 #[test]

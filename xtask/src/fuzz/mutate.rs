@@ -183,7 +183,9 @@ fn change_attribute(r: &mut Random, graph: &mut fcc_ir::Graph, id: fcc_ir::NodeI
     let names =
         ["axis", "axes", "pads", "strides", "dilations", "group", "kernel_shape", "transA", "alpha", "perm"];
     let Some(op) = graph.node_mut(id).op_mut() else { return };
-    let known: Vec<String> = op.attrs.iter().map(|a| a.name.clone()).collect();
+    // what a branch captures is wired to the node: a branch cannot be taken away alone
+    let graph = |value: &AttrValue| matches!(value, AttrValue::Graph(_) | AttrValue::Graphs(_));
+    let known: Vec<String> = op.attrs.iter().filter(|a| !graph(&a.value)).map(|a| a.name.clone()).collect();
     let name = match pick(r, &known) {
         Some(name) if r.below(4) > 0 => name.clone(),
         _ => pick(r, &names).unwrap_or(&"axis").to_string(),
@@ -210,6 +212,7 @@ fn change_attribute(r: &mut Random, graph: &mut fcc_ir::Graph, id: fcc_ir::NodeI
         Some(AttrValue::Float(_)) => {
             [0.0f32, -1.5, f32::NAN, f32::INFINITY, 1e-40][r.below(5) as usize].into()
         }
+        Some(value) if graph(value) => return,
         Some(_) => return op.attrs.remove(&name),
         None if r.below(2) == 0 => number(r).into(),
         None => vec![number(r), number(r)].into(),

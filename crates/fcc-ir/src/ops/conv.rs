@@ -1,7 +1,7 @@
 //! `Conv`. <https://onnx.ai/onnx/operators/onnx__Conv.html>
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, with_real};
-use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
+use crate::{At, DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `Conv`.
 pub struct Conv;
@@ -214,7 +214,9 @@ impl ConvProblem {
             return Err(Error::mismatch("shape of b", format!("{b:?}"), format!("[{m}]")));
         }
         let axes = spatial.iter().enumerate().map(|(i, &s)| window.geometry(i, s)).collect::<Result<_>>()?;
-        Ok(ConvProblem { n, c, m, group, spatial: spatial.to_vec(), window, axes })
+        let problem = ConvProblem { n, c, m, group, spatial: spatial.to_vec(), window, axes };
+        super::movement::new_elems(&problem.out_shape()).at(|| "output")?;
+        Ok(problem)
     }
     /// Shape of y.
     pub fn out_shape(&self) -> Vec<usize> {
@@ -274,9 +276,11 @@ impl Operator for Conv {
         Schema { name: "Conv", domain: "", since: &[1, 11, 22], inputs: (2, 3), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        cx.need_one_dtype(3)?;
         Ok(vec![infer(cx, 0, 1, Some(2), cx.dtype(0)?)?.into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
+        cx.need_one_dtype(3)?;
         let (x, w, b) = (cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?);
         let problem = ConvProblem::new(cx.node, x.shape(), w.shape(), b.map(Tensor::shape))?;
         with_real!(x.dtype(), T => {

@@ -1,8 +1,9 @@
 //! `ConvTranspose`. <https://onnx.ai/onnx/operators/onnx__ConvTranspose.html>
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::conv::{AutoPad, Window, group, indices, list};
+use crate::ops::movement::new_elems;
 use crate::ops::numeric::{Num, Real, with_real};
-use crate::{Dim, Error, OpNode, Result, Tensor, TensorType, Value};
+use crate::{At, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `ConvTranspose`.
 pub struct ConvTranspose;
@@ -141,6 +142,7 @@ impl ConvTransposeProblem {
             problem.pad_begin.push(pad);
             problem.out.push(out);
         }
+        new_elems(&problem.out_shape()).at(|| "output")?;
         Ok(problem)
     }
     /// Shape of y.
@@ -193,6 +195,7 @@ impl Operator for ConvTranspose {
         Schema { name: "ConvTranspose", domain: "", since: &[1, 11, 22], inputs: (2, 3), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        cx.need_one_dtype(3)?;
         let dtype = cx.dtype(0)?;
         let (Some(x), Some(w)) = (cx.shape(0)?, cx.shape(1)?) else {
             return Ok(vec![TensorType::unranked(dtype).into()]);
@@ -217,6 +220,7 @@ impl Operator for ConvTranspose {
         Ok(vec![TensorType::new(dtype, out).into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
+        cx.need_one_dtype(3)?;
         let (x, w, b) = (cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?);
         let p = ConvTransposeProblem::new(cx.node, x.shape(), w.shape(), b.map(Tensor::shape))?;
         with_real!(x.dtype(), T => {

@@ -54,6 +54,7 @@ impl Operator for Gemm {
         Schema { name: "Gemm", domain: "", since: &[1, 6, 7, 9, 11, 13], inputs: (2, 3), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        cx.need_one_dtype(3)?;
         let p = params(cx.node)?;
         let dtype = if cx.dtype(0)? == DType::Undefined { cx.dtype(1)? } else { cx.dtype(0)? };
         let a = cx.shape(0)?.map(|s| matrix("A", s, p.transA)).transpose()?;
@@ -68,6 +69,7 @@ impl Operator for Gemm {
         Ok(vec![TensorType::new(dtype, [m, n]).into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
+        cx.need_one_dtype(3)?;
         let (a, b, c) = (cx.tensor(0)?, cx.tensor(1)?, cx.opt_tensor(2)?);
         let p = params(cx.node)?;
         let (m, k, n) = extents(p, a.shape(), b.shape())?;

@@ -137,10 +137,12 @@ impl Operator for MatMul {
         Schema { name: "MatMul", domain: "", since: &[1, 9, 13], inputs: (2, 2), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        cx.need_one_dtype(2)?;
         let dtype = if cx.dtype(0)? == DType::Undefined { cx.dtype(1)? } else { cx.dtype(0)? };
         Ok(vec![infer(cx, 0, 1, dtype)?.into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
+        cx.need_one_dtype(2)?;
         let (a, b) = (cx.tensor(0)?, cx.tensor(1)?);
         let p = MatMulProblem::new(a.shape(), b.shape())?;
         with_num!(a.dtype(), T => {

@@ -1,8 +1,9 @@
 //! `MaxPool`, `AveragePool`, `LpPool`. <https://onnx.ai/onnx/operators/onnx__MaxPool.html>
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::conv::{AutoPad, AxisGeometry, Window, indices};
+use crate::ops::movement::new_elems;
 use crate::ops::numeric::{Num, Real, with_num, with_real};
-use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
+use crate::{At, DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `MaxPool`.
 pub struct MaxPool;
@@ -88,13 +89,10 @@ impl PoolProblem {
         let (n, c, spatial) = split(x, &window)?;
         let ceil = ceil_mode(node)?;
         let axes = spatial.iter().enumerate().map(|(i, &s)| geometry(&window, i, s, ceil));
-        Ok(PoolProblem {
-            n: *n,
-            c: *c,
-            spatial: spatial.to_vec(),
-            axes: axes.collect::<Result<_>>()?,
-            window,
-        })
+        let axes = axes.collect::<Result<_>>()?;
+        let problem = PoolProblem { n: *n, c: *c, spatial: spatial.to_vec(), axes, window };
+        new_elems(&problem.out_shape()).at(|| "output")?;
+        Ok(problem)
     }
     /// Shape of y.
     pub fn out_shape(&self) -> Vec<usize> {

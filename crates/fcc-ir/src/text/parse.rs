@@ -151,6 +151,8 @@ fn function(c: &mut Cursor<'_>) -> Result<Function> {
     let mut body = GraphText::default();
     notes(c, &mut String::new(), &mut String::new(), &mut body.metadata)?;
     let name = c.name("a function's name")?;
+    // a body has no name of its own: the importer of files gives it this one too
+    body.name.clone_from(&name);
     let (mut attributes, mut defaults) = (vec![], Attrs::new());
     if c.take(b'<') {
         c.items(b'>', |c| {

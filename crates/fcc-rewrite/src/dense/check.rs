@@ -44,6 +44,28 @@ pub fn check(
     Ok(None)
 }
 
+/// Runs a dense model whose layers pad, and the original, on an image of the original's size. Answers with what differs
+/// first: on larger images there is nothing to compare with. `run` runs whole models.
+pub fn check_alone(
+    original: &Model,
+    dense: &Model,
+    windows: &Windows,
+    run: &dyn Fn(&Model, &Values) -> Result<Values>,
+) -> Result<Option<String>> {
+    let mut bindings = bindings(dense, windows)?;
+    bindings.extend(windows.symbols.iter().cloned().zip(windows.extents.iter().copied()));
+    let given = inputs(dense, &bindings, 1)?;
+    let found = run(dense, &given).at(|| "the dense model")?;
+    let wanted = run(original, &given).at(|| "the original")?;
+    for (name, strides) in &windows.outputs {
+        let (found, wanted) = (output(&found, name)?, output(&wanted, name)?);
+        if let Some(why) = differs(found, wanted, &vec![0; strides.len()], false)? {
+            return Ok(Some(format!("`{name}` of an image of the original's size: {why} in the original")));
+        }
+    }
+    Ok(None)
+}
+
 /// Extents: of the image for unequal numbers of windows and a rest, 2 for N and other symbols.
 fn bindings(dense: &Model, windows: &Windows) -> Result<Bindings> {
     let mut bindings = Bindings::new();
@@ -76,7 +98,7 @@ fn crop(x: &Tensor, begin: &[usize], extents: &[usize]) -> Result<Tensor> {
     let shape = [outer, extents].concat();
     let full = [&[0, 0], begin].concat();
     let bits = x.dtype().bits();
-    if bits % 8 != 0 || bits == 0 {
+    if !bits.is_multiple_of(8) || bits == 0 {
         return Err(Error::unsupported(format!("windows of {}", x.dtype())));
     }
     let size = bits / 8;

@@ -7,7 +7,7 @@
 mod check;
 mod step;
 
-pub use check::check;
+pub use check::{check, check_alone};
 
 use crate::Declined;
 use fcc_ir::infer::infer;
@@ -16,6 +16,16 @@ use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use step::{Step, step};
+
+/// What becomes of a layer that pads. In a larger image the places around an inner window hold pixels, not zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// It is declined: each window's results are those of the original.
+    Decline,
+    /// It stays: results are the original's on an image of the original's size; in a larger one, an inner window also
+    /// sees what lies around it.
+    Keep,
+}
 
 /// A model that slides over larger images.
 #[derive(Debug, Clone)]
@@ -40,6 +50,8 @@ pub struct Windows {
     pub symbols: Vec<String>,
     /// For each output, the distance in the image of neighbouring places.
     pub outputs: Vec<(String, Vec<usize>)>,
+    /// Whether layers pad (see [`Padding::Keep`]).
+    pub padded: bool,
 }
 
 impl fmt::Display for Windows {
@@ -51,7 +63,14 @@ impl fmt::Display for Windows {
             "dense: `{}` may be larger; one result for each window of {size}, every {step}",
             self.input
         )?;
-        write!(f, "; equal to the original on every window of a larger image")
+        match self.padded {
+            false => write!(f, "; equal to the original on every window of a larger image"),
+            true => write!(
+                f,
+                "; equal to the original on an image of {size}; inside a larger one, layers that pad see pixels where \
+                 the original saw zeros"
+            ),
+        }
     }
 }
 
@@ -68,7 +87,17 @@ enum View {
 
 /// Makes the model dense: `model` after the rules. Declines where an operator sees more than a
 /// window, with what was found there.
-pub fn dense(model: &Model) -> Result<Dense, Declined> {
+pub fn dense(model: &Model, padding: Padding) -> Result<Dense, Declined> {
+    let strict = slide(model, Padding::Decline);
+    if strict.is_ok() || padding == Padding::Decline {
+        return strict;
+    }
+    let mut made = slide(model, Padding::Keep)?;
+    made.windows.padded = true;
+    Ok(made)
+}
+
+fn slide(model: &Model, padding: Padding) -> Result<Dense, Declined> {
     let mut model = model.clone();
     infer(&mut model.graph, &model.functions)?;
     let image = image(&model)?;
@@ -77,7 +106,7 @@ pub fn dense(model: &Model) -> Result<Dense, Declined> {
     // layouts that go, with the value before them
     let mut gone: Vec<(ValueId, ValueId)> = vec![];
     for id in model.graph.ops()? {
-        let view = match step(&model.graph, &views, id)? {
+        let view = match step(&model.graph, &views, padding, id)? {
             Step::Outside => continue,
             Step::Keep(view) => view,
             Step::Change(view, change) => {
@@ -102,7 +131,7 @@ pub fn dense(model: &Model) -> Result<Dense, Declined> {
     let along = |axis: usize| outputs.iter().filter_map(move |(_, s)| s.get(axis).copied()).fold(1, lcm);
     let strides = (0..spatial.len()).map(along).collect();
     let symbols = open(&mut model, &image)?;
-    let windows = Windows { input: image.name, extents: spatial, strides, symbols, outputs };
+    let windows = Windows { input: image.name, extents: spatial, strides, symbols, outputs, padded: false };
     Ok(Dense { model, windows })
 }
 
@@ -194,5 +223,5 @@ fn lcm(a: usize, b: usize) -> usize {
     while y > 0 {
         (x, y) = (y, x % y);
     }
-    if x == 0 { 0 } else { (a / x).saturating_mul(b) }
+    a.checked_div(x).unwrap_or(0).saturating_mul(b)
 }

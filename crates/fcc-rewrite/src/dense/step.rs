@@ -1,10 +1,11 @@
 //! What one operator becomes in a dense model.
-use super::View;
+use super::{Padding, View};
 use crate::Declined;
 use crate::context::is_onnx;
 use crate::rules::{BROADCASTING, UNARY};
+use fcc_ir::attr::Attrs;
 use fcc_ir::ops::conv::{AutoPad, Window};
-use fcc_ir::{Dim, Graph, NodeId, OpNode, Tensor, ValueId};
+use fcc_ir::{Dim, Graph, NewNode, NodeId, Op, OpNode, Slot, Tensor, ValueId};
 use std::collections::HashMap;
 
 /// Changes a node in place.
@@ -25,14 +26,20 @@ pub(super) enum Step {
 struct At<'g> {
     graph: &'g Graph,
     views: &'g HashMap<ValueId, View>,
+    padding: Padding,
     id: NodeId,
     op: &'g OpNode,
 }
 
 /// Decides what a node becomes. Declines where a result would depend on more than a window of the image.
-pub(super) fn step(graph: &Graph, views: &HashMap<ValueId, View>, id: NodeId) -> Result<Step, Declined> {
+pub(super) fn step(
+    graph: &Graph,
+    views: &HashMap<ValueId, View>,
+    padding: Padding,
+    id: NodeId,
+) -> Result<Step, Declined> {
     let Some(op) = graph.op(id) else { return Ok(Step::Outside) };
-    let at = At { graph, views, id, op };
+    let at = At { graph, views, padding, id, op };
     let inputs: Vec<Option<&View>> = graph.inputs_of(id).into_iter().map(|v| views.get(&v?)).collect();
     if graph.captures_of(id).iter().any(|v| views.contains_key(v)) {
         return Err(at.declined("a subgraph that reads the image"));
@@ -122,8 +129,8 @@ impl At<'_> {
             name if UNARY.contains(&name) => self.by_place(view),
             "Softmax" | "LogSoftmax" => {
                 self.need_axis_1(2)?;
-                self.need_new_softmax()?;
-                Ok(Step::Change(view, set_axis_1()))
+                let change = if self.op.version < 13 { old_softmax(strides.len()) } else { set_axis_1() };
+                Ok(Step::Change(view, change))
             }
             name => Err(self.declined(format!("{name} of rows [N,K]"))),
         }
@@ -155,22 +162,34 @@ impl At<'_> {
             _ => None,
         };
         let window = Window::parse(self.op, kernel.as_deref())?;
-        let padded = window.pads.iter().any(|p| *p > 0);
-        if padded || matches!(window.auto_pad, AutoPad::SameUpper | AutoPad::SameLower) {
-            let got = if padded { format!("{:?}", window.pads) } else { format!("{:?}", window.auto_pad) };
-            let wanted = "no padding: where a window lies inside a larger image, pixels stand there";
-            return Err(Declined::new(format!("pads of {}", self.graph.place(self.id)), got, wanted));
-        }
-        if self.op.attrs.int_or("ceil_mode", 0)? != 0 {
-            let what = format!("ceil_mode of {}", self.graph.place(self.id));
-            return Err(Declined::new(what, 1, "0: the last place reads beyond the window"));
-        }
+        self.need_no_padding(&window)?;
         if window.strides.len() != strides.len() {
             return Err(self.declined(format!("{} spatial axes", window.strides.len())));
         }
         let along = strides.iter().zip(&window.strides).map(|(a, b)| a.checked_mul(*b));
         let strides: Option<Vec<usize>> = along.collect();
         self.by_place(View::Image(strides.ok_or_else(|| self.declined("strides that overflow"))?))
+    }
+
+    fn need_no_padding(&self, window: &Window) -> Result<(), Declined> {
+        let padded = window.pads.iter().any(|p| *p > 0);
+        let same = matches!(window.auto_pad, AutoPad::SameUpper | AutoPad::SameLower);
+        let keep = self.padding == Padding::Keep;
+        if same && keep && window.strides.iter().any(|s| *s > 1) {
+            let wanted = "explicit pads: with strides, these move with the image's extents";
+            let what = format!("auto_pad of {}", self.graph.place(self.id));
+            return Err(Declined::new(what, format!("{:?}", window.auto_pad), wanted));
+        }
+        if (padded || same) && !keep {
+            let got = if padded { format!("{:?}", window.pads) } else { format!("{:?}", window.auto_pad) };
+            let wanted = "no padding: where a window lies inside a larger image, pixels stand there";
+            return Err(Declined::new(format!("pads of {}", self.graph.place(self.id)), got, wanted));
+        }
+        if self.op.attrs.int_or("ceil_mode", 0)? != 0 && !keep {
+            let what = format!("ceil_mode of {}", self.graph.place(self.id));
+            return Err(Declined::new(what, 1, "0: the last place reads beyond the window"));
+        }
+        Ok(())
     }
 
     fn broadcast(&self, inputs: &[Option<&View>]) -> Result<Step, Declined> {
@@ -274,6 +293,40 @@ fn set_axis_1() -> Change {
         if let Some(op) = graph.node_mut(id).op_mut() {
             op.attrs.set("axis", 1i64);
         }
+        Ok(())
+    })
+}
+
+/// Before opset 13 Softmax normalised over `axis` and all after it: the channels go last for it, and back.
+fn old_softmax(spatial: usize) -> Change {
+    Box::new(move |graph, id| {
+        let Some(x) = graph.input(id, 0) else { return Ok(()) };
+        let last = i64::try_from(spatial).unwrap_or(0) + 1;
+        let to_last: Vec<i64> = [0].into_iter().chain(2..=last).chain([1]).collect();
+        let back: Vec<i64> = [0, last].into_iter().chain(1..last).collect();
+        let Some(mut softmax) = graph.op(id).cloned() else { return Ok(()) };
+        softmax.attrs.set("axis", last);
+        let root = graph.node(id).name.clone();
+        let mut add = |op_type: &str, part: &str, x: ValueId, attrs: Attrs| -> fcc_ir::Result<ValueId> {
+            let name = graph.fresh_name(&format!("{root}.{part}"));
+            let new = NewNode {
+                op_type,
+                domain: "",
+                name: name.clone(),
+                inputs: vec![Some(x)],
+                outputs: vec![name],
+                attrs,
+            };
+            Ok(ValueId { node: graph.add_op_at(new, id)?, output: 0 })
+        };
+        let last_axis = add("Transpose", "channels_last", x, Attrs::new().with("perm", to_last))?;
+        let normal = add(&softmax.op_type, "softmax", last_axis, softmax.attrs)?;
+        // the node itself goes back, so that its output keeps its name
+        if let Some(op) = graph.node_mut(id).op_mut() {
+            (op.op, op.op_type) = (Op::lookup("", "Transpose"), "Transpose".into());
+            op.attrs = Attrs::new().with("perm", back);
+        }
+        graph.connect(normal, id, Slot::Input(0));
         Ok(())
     })
 }

@@ -12,7 +12,7 @@ use dump::Dump;
 use fcc_ir::Model;
 use fcc_ir::text::{PrintOptions, print};
 use fcc_onnx::{SaveOptions, write_file};
-use fcc_rewrite::dense::{self, Windows};
+use fcc_rewrite::dense::{self, Padding, Windows};
 use fcc_rewrite::passes::{Pass, default_passes, named, names, without};
 use fcc_rewrite::{Limits, Moment, Report, Site};
 use proofs::Proofs;
@@ -34,6 +34,7 @@ use verification::{Verified, compare};
   fcc rewrite model.onnx --skip linear-to-full-kernel-conv --prove --dump steps/
   fcc rewrite model.onnx --max-kernel 11
   fcc rewrite classifier.onnx --dense -o detector.onnx
+  fcc rewrite vgg.onnx --dense --keep-padding
   fcc rewrite model.onnx --bisect --dump steps/
   fcc rewrite model.onnx --bisect --check ./my_runtime_accepts
 
@@ -78,6 +79,10 @@ pub struct Args {
     /// each window of the size that the model had; held against the original on every window
     #[arg(long)]
     dense: bool,
+    /// With --dense: keep layers that pad. Results are the original's on an image of its size; in a larger one, such
+    /// layers see pixels where the original saw zeros
+    #[arg(long, requires = "dense")]
+    keep_padding: bool,
     /// Decline Convs with a kernel of more than N in any direction
     #[arg(long, value_name = "N")]
     max_kernel: Option<usize>,
@@ -147,21 +152,37 @@ fn outcome(args: &Args, model: &mut Model, passes: &[Pass]) -> Result<Outcome, F
         None => Verified::NotAsked,
     };
     let dense = match original.as_ref().filter(|_| args.dense) {
-        Some(original) => {
-            let in_file = |e: Failure| e.in_file(&args.model);
-            let made = dense::dense(model).map_err(|d| in_file(Failure::input(format!("--dense: {d}"))))?;
-            progress.show(|| "verifying every window".into());
-            let differs = dense::check(original, model, &made.model, &made.windows);
-            if let Some(why) = differs.map_err(|e| in_file(e.into()))? {
-                complain(&format!("verification of --dense: {why}"));
-                return Err(Failure::Check);
-            }
-            *model = made.model;
-            Some(made.windows)
-        }
+        Some(original) => Some(make_dense(args, original, model, &mut progress)?),
         None => None,
     };
     Ok(Outcome { report, verified, proofs, dense })
+}
+
+/// Makes the rewritten model dense and holds it against the original.
+fn make_dense(
+    args: &Args,
+    original: &Model,
+    model: &mut Model,
+    progress: &mut Progress,
+) -> Result<Windows, Failure> {
+    let in_file = |e: Failure| e.in_file(&args.model);
+    let padding = if args.keep_padding { Padding::Keep } else { Padding::Decline };
+    let made = dense::dense(model, padding).map_err(|d| {
+        let pads = d.what.starts_with("pads of ") || d.what.starts_with("ceil_mode of ");
+        let hint = if pads { " (--keep-padding keeps it)" } else { "" };
+        in_file(Failure::input(format!("--dense: {d}{hint}")))
+    })?;
+    progress.show(|| "verifying windows".into());
+    let differs = match made.windows.padded {
+        false => dense::check(original, model, &made.model, &made.windows),
+        true => verification::dense_alone(original, &made, &args.compile.options()),
+    };
+    if let Some(why) = differs.map_err(|e| in_file(e.into()))? {
+        complain(&format!("verification of --dense: {why}"));
+        return Err(Failure::Check);
+    }
+    *model = made.model;
+    Ok(made.windows)
 }
 
 /// Says what was done; errs where the model must not be written.

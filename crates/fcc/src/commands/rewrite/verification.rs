@@ -4,6 +4,7 @@ use super::super::out::{Out, complain, warn};
 use super::Args;
 use fcc_ir::Model;
 use fcc_ir::interp::{self, Values};
+use fcc_rewrite::dense::{self, Dense};
 use fcc_rewrite::verify::{self, Comparison};
 use serde_json::{Value as Json, json};
 
@@ -36,6 +37,16 @@ pub fn compare(original: &Model, rewritten: &Model, options: &fcc_jit::Options) 
             if original { Verified::Impossible(why) } else { Verified::Broken(why) }
         }
     }
+}
+
+/// Compares a dense model whose layers pad with the original, on an image of the original's size.
+pub fn dense_alone(
+    original: &Model,
+    made: &Dense,
+    options: &fcc_jit::Options,
+) -> fcc_ir::Result<Option<String>> {
+    let engine = |model: &Model, inputs: &Values| engine(model, inputs, options);
+    dense::check_alone(original, &made.model, &made.windows, &engine)
 }
 
 /// Says what verification found; errs where the output must not be written.
