@@ -19,6 +19,8 @@ pub struct Options {
     pub fold_budget_bytes: usize,
     /// The highest instruction set that kernels may use; the machine's own is a limit too.
     pub isa: Isa,
+    /// Whether products of 8-bit integers may use the VNNI instructions, where the machine has them.
+    pub vnni: bool,
     /// Whether operators are compiled at all: without, each is a step of the interpreter.
     pub kernels: bool,
 }
@@ -26,7 +28,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Options { threads, cached_shapes: 8, fold_budget_bytes: 256 << 20, isa: Isa::Avx512, kernels: true }
+        Options { threads, cached_shapes: 8, fold_budget_bytes: 256 << 20, isa: Isa::Avx512, vnni: true, kernels: true }
     }
 }
 

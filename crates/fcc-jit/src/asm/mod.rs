@@ -5,9 +5,11 @@
 //! bytes are position independent. [`Asm::finish`] puts `vzeroupper; ret` at the end: CLIF around the kernels uses
 //! legacy-SSE moves, which stall for hundreds of cycles while upper halves are dirty.
 
+mod bytes;
 mod isa;
 pub mod math;
 mod wide;
 
+pub use bytes::Dot;
 pub use isa::Isa;
 pub use wide::{Asm, Cmp, Lanes, Mask, Src};

@@ -9,6 +9,7 @@ mod gemm;
 mod movement;
 mod norm;
 mod pool;
+mod quantize;
 mod view;
 
 use crate::kernels::ew::Expr;
@@ -27,7 +28,7 @@ pub(crate) struct Cx<'a> {
 
 /// Lowers one node: `None` leaves it to the interpreter.
 pub(crate) fn lower(cx: &mut Cx<'_>) -> Option<()> {
-    if !(cx.op.domain.is_empty() || cx.op.domain == "ai.onnx") || cx.op.op == fcc_ir::Op::Opaque {
+    if cx.op.op == fcc_ir::Op::Opaque {
         return None;
     }
     // a value without elements is nobody's hot path, and no kernel has to think of it
@@ -35,15 +36,34 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Option<()> {
     if cx.outputs.iter().flatten().any(empty) {
         return None;
     }
+    if cx.op.domain == "com.microsoft" {
+        return match cx.op.op_type.as_str() {
+            "DynamicQuantizeMatMul" => quantize::dynamic_quantize_matmul(cx),
+            "MatMulIntegerToFloat" => quantize::matmul_integer_to_float(cx),
+            "QGemm" => quantize::qgemm(cx),
+            _ => quantize::qlinear(cx),
+        };
+    }
+    if !(cx.op.domain.is_empty() || cx.op.domain == "ai.onnx") {
+        return None;
+    }
     match cx.op.op_type.as_str() {
         "Conv" => conv::conv(cx),
         "ConvTranspose" => conv::conv_transpose(cx),
         "Gemm" => gemm::gemm(cx),
         "MatMul" => gemm::matmul(cx),
-        "MaxPool" | "AveragePool" => pool::pool(cx),
+        "ConvInteger" => quantize::conv_integer(cx),
+        "MatMulInteger" => quantize::matmul_integer(cx),
+        "QLinearConv" => quantize::qlinear_conv(cx),
+        "QLinearMatMul" => quantize::qlinear_matmul(cx),
+        "QuantizeLinear" => quantize::quantize(cx),
+        "DequantizeLinear" => quantize::dequantize(cx),
+        "DynamicQuantizeLinear" => quantize::dynamic_quantize(cx),
+        "MaxPool" => pool::pool(cx).or_else(|| quantize::max_pool(cx)),
+        "AveragePool" => pool::pool(cx),
         "GlobalAveragePool" | "GlobalMaxPool" => pool::global(cx),
         "Identity" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Dropout" => view::view(cx),
-        "Cast" => view::cast(cx),
+        "Cast" => view::cast(cx).or_else(|| quantize::cast(cx)),
         "BatchNormalization" => norm::batch(cx),
         "Softmax" | "LogSoftmax" => norm::softmax(cx),
         "Concat" => movement::concat(cx),

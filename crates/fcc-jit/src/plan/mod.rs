@@ -2,6 +2,7 @@
 mod build;
 mod emit;
 mod fuse;
+mod fuse_int8;
 pub(crate) mod ir;
 mod memory;
 mod print;
