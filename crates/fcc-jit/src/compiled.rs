@@ -28,7 +28,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Options { threads, cached_shapes: 8, fold_budget_bytes: 256 << 20, isa: Isa::Avx512, vnni: true, kernels: true }
+        Options {
+            threads,
+            cached_shapes: 8,
+            fold_budget_bytes: 256 << 20,
+            isa: Isa::Avx512,
+            vnni: true,
+            kernels: true,
+        }
     }
 }
 

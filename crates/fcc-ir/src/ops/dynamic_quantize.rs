@@ -63,9 +63,9 @@ impl Matrix {
     /// `rows · matrix` in floats, by way of `rows` quantised together: `[rows, columns]`.
     fn product(&self, rows: &[f32], width: usize) -> Vec<f32> {
         let (scale, zero) = dynamic_range(rows);
-        let quantised = rows.iter().map(|v| {
-            saturate(f64::from(*v / scale), f64::from(zero), (0, 255)) as i32 - i32::from(zero)
-        });
+        let quantised = rows
+            .iter()
+            .map(|v| saturate(f64::from(*v / scale), f64::from(zero), (0, 255)) as i32 - i32::from(zero));
         let quantised: Vec<i32> = quantised.collect();
         let factors: Vec<f32> = self.scales.iter().map(|s| scale * s).collect();
         let mut out = Vec::with_capacity(rows.len() / width.max(1) * self.columns);
@@ -263,7 +263,8 @@ mod tests {
     fn a_product_is_scaled_by_column_and_biased() {
         // a: scale 1, zero point 0
         let a = t(&[1, 2], vec![255f32, 1.0]);
-        let inputs = [a, t(&[2, 2], vec![1i8, 2, 3, -4]), t(&[2], vec![1f32, 0.5]), None, t(&[2], vec![1f32, 2.0])];
+        let inputs =
+            [a, t(&[2, 2], vec![1i8, 2, 3, -4]), t(&[2], vec![1f32, 0.5]), None, t(&[2], vec![1f32, 2.0])];
         let y = eval_in("com.microsoft", "DynamicQuantizeMatMul", Attrs::new(), &inputs, 1).unwrap();
         let y = y[0].as_tensor().unwrap();
         assert_eq!(y.as_slice::<f32>().unwrap()[..], [259.0, 255.0]);
@@ -318,7 +319,12 @@ mod tests {
         for (w, g) in want.iter().zip(&got) {
             let (w, g) = (w.as_tensor().unwrap(), g.as_tensor().unwrap());
             assert_eq!(w.shape(), g.shape());
-            let pairs = w.as_slice::<f32>().unwrap().into_owned().into_iter().zip(g.as_slice::<f32>().unwrap().into_owned());
+            let pairs = w
+                .as_slice::<f32>()
+                .unwrap()
+                .into_owned()
+                .into_iter()
+                .zip(g.as_slice::<f32>().unwrap().into_owned());
             for (w, g) in pairs {
                 assert!((w - g).abs() < 0.02, "{w} {g}");
             }

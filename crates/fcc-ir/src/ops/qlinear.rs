@@ -34,8 +34,11 @@ pub static ADD: QLinear =
 pub static MUL: QLinear =
     QLinear { name: "QLinearMul", layout: Layout::InputsFirst(2), inner: (Op::Mul, &binary::MUL, 14) };
 /// `QLinearSigmoid`.
-pub static SIGMOID: QLinear =
-    QLinear { name: "QLinearSigmoid", layout: Layout::InputsFirst(1), inner: (Op::Sigmoid, &unary::SIGMOID, 13) };
+pub static SIGMOID: QLinear = QLinear {
+    name: "QLinearSigmoid",
+    layout: Layout::InputsFirst(1),
+    inner: (Op::Sigmoid, &unary::SIGMOID, 13),
+};
 /// `QLinearLeakyRelu`.
 pub static LEAKY_RELU: QLinear = QLinear {
     name: "QLinearLeakyRelu",
@@ -242,7 +245,17 @@ mod tests {
         let m = |shape: [usize; 2], v: Vec<u8>| Some(Tensor::new(shape, v).unwrap());
         let (s, z) = (|v: f32| Some(Tensor::scalar(v)), |v: u8| Some(Tensor::scalar(v)));
         let c = Some(Tensor::new([2], vec![100i32, -100]).unwrap());
-        let inputs = [m([1, 2], vec![3, 5]), s(0.5), z(1), m([2, 2], vec![1, 2, 3, 4]), s(1.0), z(0), c, s(0.25), z(7)];
+        let inputs = [
+            m([1, 2], vec![3, 5]),
+            s(0.5),
+            z(1),
+            m([2, 2], vec![1, 2, 3, 4]),
+            s(1.0),
+            z(0),
+            c,
+            s(0.25),
+            z(7),
+        ];
         let y = eval_in("com.microsoft", "QGemm", Attrs::new().with("transB", 1i64), &inputs, 1).unwrap();
         // (2 1 + 4 2 + 100) * 2 + 7, (2 3 + 4 4 - 100) * 2 + 7
         assert_eq!(y[0].as_tensor().unwrap().as_slice::<u8>().unwrap()[..], [227, 0]);

@@ -223,7 +223,11 @@ impl Asm {
 
     /// The byte at the address in `rax` as a 32-bit integer in `eax`.
     pub fn byte_to_eax(&mut self, signed: bool) -> Result<()> {
-        if signed { self.a.movsx(eax, byte_ptr(rax))? } else { self.a.movzx(eax, byte_ptr(rax))? }
+        if signed {
+            self.a.movsx(eax, byte_ptr(rax))?
+        } else {
+            self.a.movzx(eax, byte_ptr(rax))?
+        }
         Ok(())
     }
 }

@@ -260,7 +260,10 @@ impl Elementwise {
         let tasks = if elems * self.expr.cost().max(1) < SPLIT_ELEMS { 1 } else { threads.max(1) };
         let body = Body { spec: self, isa: e.isa(), dims, last, tasks };
         let func = e.cached(
-            format!("{:?} {:?} {:?} {:?} {:?} {tasks}", self.expr, self.types, body.dims, body.last, self.base),
+            format!(
+                "{:?} {:?} {:?} {:?} {:?} {tasks}",
+                self.expr, self.types, body.dims, body.last, self.base
+            ),
             |e| {
                 let code = body.assemble()?;
                 e.assembled("elementwise", 2, &code)
@@ -338,8 +341,7 @@ pub(super) fn in_registers<R>(
     body: impl FnOnce(&mut InRegisters<'_>) -> Result<R>,
 ) -> Result<(Asm, R)> {
     let isa = w.isa();
-    let spec =
-        Elementwise { expr: expr.clone(), dims: vec![], base: vec![], bytes: vec![], types: vec![] };
+    let spec = Elementwise { expr: expr.clone(), dims: vec![], base: vec![], bytes: vec![], types: vec![] };
     let last = Dim { count: isa.lanes(), steps: vec![] };
     let b = Body { spec: &spec, isa, dims: vec![], last, tasks: 1 };
     let f = Function { b: &b, w, hoisted: vec![], free: vec![], tail: Lanes::All, levels: 0 };

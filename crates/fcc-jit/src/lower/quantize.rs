@@ -255,7 +255,13 @@ fn conv_product(cx: &Cx<'_>, x: [usize; 2], w: [usize; 2], bias: Option<usize>) 
 }
 
 /// A product of matrices; `b` is `[K, N]`, or `[N, K]` if `trans_b`, or a batch of `[K, N]`.
-fn gemm_product(cx: &Cx<'_>, a: (Vx, usize), b: [usize; 2], trans_b: bool, bias: Option<Vec<i32>>) -> Option<Product> {
+fn gemm_product(
+    cx: &Cx<'_>,
+    a: (Vx, usize),
+    b: [usize; 2],
+    trans_b: bool,
+    bias: Option<Vec<i32>>,
+) -> Option<Product> {
     let (dtype, sa) = cx.program.val(a.0).dense.clone()?;
     let ((bv, sb), y) = (cx.byte_input(b[0])?, cx.only_out()?);
     cx.constant(b[0])?;
@@ -451,7 +457,8 @@ pub(super) fn qgemm(cx: &mut Cx<'_>) -> Option<()> {
 
 /// A float operator between two scales: what it is made of, lowered one after the other.
 pub(super) fn qlinear(cx: &mut Cx<'_>) -> Option<()> {
-    let op: &QLinear = qlinear::ALL.iter().copied().find(|q| fcc_ir::op::Operator::schema(*q).name == cx.op.op_type)?;
+    let op: &QLinear =
+        qlinear::ALL.iter().copied().find(|q| fcc_ir::op::Operator::schema(*q).name == cx.op.op_type)?;
     let node = op.float_node(cx.op).ok()?;
     let (slots, [y_scale, y_zero]) = op.slots(cx.inputs.len()).ok()?;
     let (y, nodes) = (cx.only_out()?, cx.program.nodes.len());

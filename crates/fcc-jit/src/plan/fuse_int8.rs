@@ -32,7 +32,9 @@ fn dequantised(program: &Program, v: Vx, makers: &[Option<usize>]) -> Option<(Vx
     let scale = number(b)?;
     match expr.code[a] {
         Ins::Input(0) => Some((*x, 0, scale)),
-        Ins::Binary(Binary::Sub, x0, z) if expr.code[x0] == Ins::Input(0) => Some((*x, number(z)? as i32, scale)),
+        Ins::Binary(Binary::Sub, x0, z) if expr.code[x0] == Ins::Input(0) => {
+            Some((*x, number(z)? as i32, scale))
+        }
         _ => None,
     }
 }
@@ -77,7 +79,9 @@ fn product(program: &mut Program, n: usize, makers: &[Option<usize>]) -> Option<
         if values.iter().all(|v| *v == first) {
             return Some(expr.push(Ins::Const(first)));
         }
-        let t = Tensor::new(vec![values.len()], values.to_vec()).ok()?;
+        let mut along = vec![1; shape.len() - axis];
+        along[0] = values.len();
+        let t = Tensor::new(along, values.to_vec()).ok()?;
         inputs.push(Some(program.constant(format!("{name}.{what}"), t)));
         Some(expr.push(Ins::Input(inputs.len() - 2)))
     };
@@ -182,13 +186,12 @@ fn with_epilogue(
         let small = &program.nodes[makers.get(inputs[i].at()).copied().flatten()?];
         let Kind::Ew(g) = &small.kind else { return None };
         let parts: Vec<Vx> = small.inputs.iter().flatten().copied().collect();
-        let made_again = parts.iter().all(|v| {
-            matches!(role(program, *v, &shape, axis), Some(Role::One | Role::Column))
-        });
-        let along = program.shape(inputs[i]).iter().product::<usize>() == shape[axis];
-        // it broadcasts along the columns as its parts do
-        let last = axis + 1 == shape.len() || program.shape(inputs[i]).len() == shape.len();
-        if !made_again || !along || !last || program.val(inputs[i]).f32_shape().is_none() {
+        let made_again =
+            parts.iter().all(|v| matches!(role(program, *v, &shape, axis), Some(Role::One | Role::Column)));
+        // it lies along the columns as its parts do
+        let own = program.val(inputs[i]).f32_shape()?;
+        let along = (own.len() + axis).checked_sub(shape.len()).is_some_and(|at| own[at] == shape[axis]);
+        if !made_again || !along || own.iter().product::<usize>() != shape[axis] {
             return None;
         }
         let first = inputs.len();
@@ -213,7 +216,8 @@ fn with_epilogue(
             |i| i + 1,
         )
     };
-    let own: Vec<usize> = inputs.iter().enumerate().map(|(i, x)| if i == at { 0 } else { place(*x) }).collect();
+    let own: Vec<usize> =
+        inputs.iter().enumerate().map(|(i, x)| if i == at { 0 } else { place(*x) }).collect();
     let inner_map: Vec<usize> = (0..own_expr.inputs().max(1)).collect();
     let expr = expr.inline(at, &own_expr, &inner_map, &own);
     let whole = all[1..].iter().filter(|x| role(program, **x, &shape, axis) == Some(Role::Whole)).count();

@@ -64,7 +64,8 @@ impl Conv {
         if g > 1 && x == y && ic == oc && ic > 0 && x.is_multiple_of(ic) {
             return Groups { count: self.x.c.div_ceil(x), ic: x, oc: x };
         }
-        let whole = (1..g).find(|m| g.is_multiple_of(*m) && (m * ic).is_multiple_of(x) && (m * oc).is_multiple_of(y));
+        let whole =
+            (1..g).find(|m| g.is_multiple_of(*m) && (m * ic).is_multiple_of(x) && (m * oc).is_multiple_of(y));
         match whole {
             Some(m) => Groups { count: g / m, ic: m * ic, oc: m * oc },
             None => Groups { count: 1, ic: self.x.c, oc: self.y.c },
@@ -206,13 +207,16 @@ impl Conv {
             return bad(format!("input {:?} and output {:?} at level {isa}", self.x, self.y));
         }
         for d in 0..3 {
-            let reach = (self.y.spatial[d] - 1) * self.strides[d] + (self.kernel[d] - 1) * self.dilations[d] + 1;
+            let reach =
+                (self.y.spatial[d] - 1) * self.strides[d] + (self.kernel[d] - 1) * self.dilations[d] + 1;
             let end = reach.saturating_sub(self.pads_begin[d] + self.x.spatial[d]);
             if self.pads_begin[d] > self.x.halo[d].0 || end > self.x.halo[d].1 {
                 return bad(format!("padding {:?} in a halo of {:?}", self.pads_begin, self.x.halo));
             }
         }
-        let like = |r: &BlockedLayout| (r.n, r.c, r.spatial, r.cb) == (self.y.n, self.y.c, self.y.spatial, self.y.cb);
+        let like = |r: &BlockedLayout| {
+            (r.n, r.c, r.spatial, r.cb) == (self.y.n, self.y.c, self.y.spatial, self.y.cb)
+        };
         match (&self.residual, self.epilogue.residual()) {
             (None, None) => Ok(()),
             (Some(r), Some(e)) if r.elem == e && like(r) => Ok(()),
@@ -250,7 +254,10 @@ impl Conv {
         if self.parts == 1 {
             loops.remove(0);
         }
-        loops.extend([(self.kernel[0], dilated(x.plane_bytes(), 0)), (self.kernel[1], dilated(x.row_bytes(), 1))]);
+        loops.extend([
+            (self.kernel[0], dilated(x.plane_bytes(), 0)),
+            (self.kernel[1], dilated(x.row_bytes(), 1)),
+        ]);
         let (pixel, kw, k) = (dilated(x.pixel_bytes(), 2), self.kernel[2], x.cb / 4);
         let taps = if kw * k <= MAX_UNROLLED {
             (0..kw as i32).map(|i| i * pixel).collect()
@@ -361,12 +368,25 @@ impl Conv {
         let way = if dot == Dot::Bytes { "vnni" } else { "words" };
         let tile = format!("{}x{}", nest.rows.size(0) * nest.cols.size(0), nest.vectors.size(0));
         let (k, s) = (short(&self.kernel), self.strides[2]);
-        format!("int8 conv {k}/{s} {}->{}{group} {} {} {way} {tile}", self.x.c, self.y.c, short(&self.y.spatial), nest.isa)
+        format!(
+            "int8 conv {k}/{s} {}->{}{group} {} {} {way} {tile}",
+            self.x.c,
+            self.y.c,
+            short(&self.y.spatial),
+            nest.isa
+        )
     }
 }
 
 /// The halo that such a convolution of plain extents needs around x.
-pub fn halo(x: [usize; 3], y: [usize; 3], kernel: [usize; 3], strides: [usize; 3], dilations: [usize; 3], pads: [usize; 3]) -> [(usize, usize); 3] {
+pub fn halo(
+    x: [usize; 3],
+    y: [usize; 3],
+    kernel: [usize; 3],
+    strides: [usize; 3],
+    dilations: [usize; 3],
+    pads: [usize; 3],
+) -> [(usize, usize); 3] {
     [0, 1, 2].map(|d| {
         let reach = (y[d].max(1) - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1;
         (pads[d], reach.saturating_sub(pads[d] + x[d]))

@@ -227,7 +227,8 @@ pub(super) fn scalars(zero: Zero, epilogue: &Epilogue) -> Vec<usize> {
 }
 
 pub(super) fn scalar_operands(zero: Zero, epilogue: &Epilogue) -> Vec<Operand> {
-    let of = |i: &Input| if let Input::Scalar(e) = i { Some(Operand::read("scalar", e.bytes())) } else { None };
+    let of =
+        |i: &Input| if let Input::Scalar(e) = i { Some(Operand::read("scalar", e.bytes())) } else { None };
     let zero = (zero == Zero::Operand).then(|| Operand::read("zero", 1));
     zero.into_iter().chain(epilogue.inputs.iter().filter_map(of)).collect()
 }

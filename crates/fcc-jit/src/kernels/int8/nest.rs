@@ -97,7 +97,11 @@ impl Nest {
         let n = run.to - 1;
         let start = run.start + (n - run.from) * run.size;
         let tail = Class { run: Run { from: n, to: run.to, size: run.size, start }, lanes: self.last_lanes };
-        if run.from < n { last.run.to = n } else { out.truncate(out.len() - 1) }
+        if run.from < n {
+            last.run.to = n
+        } else {
+            out.truncate(out.len() - 1)
+        }
         out.push(tail);
         out
     }

@@ -40,7 +40,14 @@ fn part(w: i32, i: usize) -> i32 {
 }
 
 /// Packs into `out`, of `vectors.total * parts * steps * dot.step_bytes(lanes)` bytes.
-pub(super) fn pack(isa: Isa, dot: Dot, vectors: &Split, parts: usize, w: &Weights<'_>, out: &mut [u8]) -> Result<()> {
+pub(super) fn pack(
+    isa: Isa,
+    dot: Dot,
+    vectors: &Split,
+    parts: usize,
+    w: &Weights<'_>,
+    out: &mut [u8],
+) -> Result<()> {
     let (lanes, bytes) = (isa.lanes(), dot.step_bytes(isa.lanes()));
     if out.len() != vectors.total * parts * w.steps * bytes {
         return Err(Error::invalid("int8", format!("packing into {} bytes", out.len())));

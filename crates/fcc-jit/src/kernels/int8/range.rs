@@ -109,11 +109,8 @@ fn run(b: &mut FunctionBuilder, p: Value, count: usize, acc: Value) {
     let start = [load(b, 0), load(b, 16)];
     let vectors = count / 4;
     let (top, exit) = (b.create_block(), b.create_block());
-    let (i, low, high) = (
-        b.append_block_param(top, I64),
-        b.append_block_param(top, F32X4),
-        b.append_block_param(top, F32X4),
-    );
+    let (i, low, high) =
+        (b.append_block_param(top, I64), b.append_block_param(top, F32X4), b.append_block_param(top, F32X4));
     let (end_low, end_high) = (b.append_block_param(exit, F32X4), b.append_block_param(exit, F32X4));
     if vectors > 0 {
         let zero = b.ins().iconst(I64, 0);
@@ -229,8 +226,7 @@ impl Range {
             b.ins().store(flags(), q, p[2], 0);
             Ok(())
         })?;
-        let partial =
-            Operand { name: "partial", bytes: tasks * PARTIAL_BYTES, access: Access::ReadWrite };
+        let partial = Operand { name: "partial", bytes: tasks * PARTIAL_BYTES, access: Access::ReadWrite };
         let operands = vec![partial, Operand::write("scale", 4), Operand::write("zero", 1)];
         Ok(Kernel { func, name: "range to scale and zero point".into(), operands, tasks: 1, flops: 0 })
     }

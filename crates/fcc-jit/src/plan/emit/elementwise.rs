@@ -34,8 +34,14 @@ impl Emit<'_> {
         let (counts, base, steps) = match y.layout.filter(|_| blocked) {
             Some(l) => {
                 let [d, h, w] = l.spatial;
-                let steps =
-                    [l.batch_bytes(), l.block_bytes(), l.plane_bytes(), l.row_bytes(), l.pixel_bytes(), elem.bytes()];
+                let steps = [
+                    l.batch_bytes(),
+                    l.block_bytes(),
+                    l.plane_bytes(),
+                    l.row_bytes(),
+                    l.pixel_bytes(),
+                    elem.bytes(),
+                ];
                 (vec![l.n, l.blocks(), d, h, w, l.cb], l.origin_bytes(), steps.map(|s| s as i64).to_vec())
             }
             None => {
@@ -129,6 +135,12 @@ impl Emit<'_> {
         }
         let loc = self.packed(data);
         let batch = if n == 1 { 0 } else { 4 * room as i64 };
-        Ok(Operand { loc, base: 0, steps: vec![batch, 4 * cb as i64, 0, 0, 0, 4], bytes: 4 * n * room, elem: Elem::F32 })
+        Ok(Operand {
+            loc,
+            base: 0,
+            steps: vec![batch, 4 * cb as i64, 0, 0, 0, 4],
+            bytes: 4 * n * room,
+            elem: Elem::F32,
+        })
     }
 }

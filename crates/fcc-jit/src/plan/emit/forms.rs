@@ -90,7 +90,8 @@ impl Forms {
 
     fn want_halos(&mut self, program: &Program, node: &Node) {
         if let (Kind::IntConv(conv, _), Some(x)) = (&node.kind, node.input(0))
-            && let (Some(l), Some(y)) = (activation(program, x), node.out().and_then(|y| activation(program, y)))
+            && let (Some(l), Some(y)) =
+                (activation(program, x), node.out().and_then(|y| activation(program, y)))
         {
             let form = int_conv_input(program, conv, x, self.blocked[x.at()]);
             let around = crate::kernels::int8::conv::halo;

@@ -224,11 +224,8 @@ impl Emit<'_> {
             built(spec.build(self.code.emitter(), threads))?,
             built(spec.build_end(self.code.emitter(), threads))?,
         );
-        let partial = Loc {
-            home: Home::Buffer(self.buffer(spec.partial_bytes(threads))),
-            offset: 0,
-            layout: None,
-        };
+        let partial =
+            Loc { home: Home::Buffer(self.buffer(spec.partial_bytes(threads))), offset: 0, layout: None };
         self.run(&node.place, first, vec![from, partial])?;
         let (scale, zero) = (self.make_in(scale, Form::Plain)?, self.make_in(zero, Form::Plain)?);
         self.run(&node.place, end, vec![partial, scale, zero])
