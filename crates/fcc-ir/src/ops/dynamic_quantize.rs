@@ -116,7 +116,15 @@ impl Operator for DynamicQuantizeLSTM {
         Schema { name: "DynamicQuantizeLSTM", domain: DOMAIN, since: &[1], inputs, outputs }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
-        recurrent::LSTM.infer(cx)
+        // R is transposed: its hidden extent is the second, where `LSTM` has it last
+        let mut inputs = cx.inputs.to_vec();
+        if let Some(Some(Fact { ty: crate::ValueType::Tensor(r), .. })) = inputs.get_mut(2)
+            && let Some(shape) = r.shape.as_mut()
+            && shape.len() == 3
+        {
+            shape[2] = shape[1].clone();
+        }
+        recurrent::LSTM.infer(&InferCtx { inputs: &inputs, ..*cx })
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let p = recurrent::params(cx.node, Cell::Lstm)?;
