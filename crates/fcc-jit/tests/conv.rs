@@ -160,7 +160,8 @@ fn groups_of_whole_blocks() {
 #[test]
 fn groups_that_are_not_whole_blocks() {
     let mut rng = Rng(19);
-    for isa in levels() {
+    // vectors of four have no masks for them
+    for isa in levels().into_iter().filter(|l| *l != Isa::Baseline) {
         let cb = isa.lanes();
         let half = cb / 2;
         let mut done = 0;
@@ -183,7 +184,8 @@ fn groups_that_are_not_whole_blocks() {
 #[test]
 fn groups_do_not_leak() {
     let mut rng = Rng(20);
-    for isa in levels() {
+    // vectors of four have no masks for them
+    for isa in levels().into_iter().filter(|l| *l != Isa::Baseline) {
         let cb = isa.lanes();
         let (group, ic, oc) = (3, cb + 3, cb + 5);
         let plane = 4 * 5;

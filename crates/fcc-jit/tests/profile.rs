@@ -65,10 +65,10 @@ fn steps_say_what_they_compute_and_why() {
     assert_eq!(first.flops, 2 * 2 * 32 * 72 * 27);
     assert_eq!(
         first.why.as_deref(),
-        Some("not Winograd: channels: got 3 to 32, need 32 or more on both sides")
+        Some("direct: no Winograd for kernel 1x3x3, dilations 1x1x1, group 1, input in blocks of 1")
     );
     let second = step(&steps, "second");
-    assert!(second.why.as_deref().is_some_and(|w| w.starts_with("Winograd: ")), "{:?}", second.why);
+    assert!(second.why.as_deref().is_some_and(|w| w.starts_with("Winograd 2x2: ")), "{:?}", second.why);
     let left = step(&steps, "places");
     let Work::Interpret { why } = &left.work else { panic!("{left:?}") };
     assert_eq!((why.what.as_str(), why.got.as_str()), ("value `places`", "int64[4,?]"));

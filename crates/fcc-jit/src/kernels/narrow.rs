@@ -65,7 +65,7 @@ impl NarrowConv {
     /// Whether lanes of pixels beat lanes of channels for a convolution of these sizes.
     pub fn pays(isa: Isa, c: usize, m: usize, out: [usize; 2], kernel: [usize; 2]) -> bool {
         let lanes = isa.lanes();
-        if isa == Isa::Baseline || 2 * m > lanes || m * c == 0 || out.contains(&0) {
+        if 2 * m > lanes || m * c == 0 || out.contains(&0) {
             return false;
         }
         let [h, w] = out;
@@ -187,7 +187,7 @@ impl NarrowConv {
         if (x.cb, y.cb) != (1, 1) || x.n != y.n || !y.is_tight() || !flat {
             return bad(format!("{x:?} to {y:?}"));
         }
-        if isa == Isa::Baseline || 2 * y.c > isa.lanes() {
+        if 2 * y.c > isa.lanes() {
             return Err(Error::unsupported("narrow conv", format!("{} output channels at {isa}", y.c)));
         }
         if y.n == 0 || x.c == 0 || y.c == 0 || y.spatial.contains(&0) || self.kernel.contains(&0) {

@@ -66,24 +66,32 @@ impl Winograd {
         });
         let plain = direct(conv, isa);
         let mut best: Option<(f64, Winograd)> = None;
-        let mut fits = false;
+        let mut least = f64::INFINITY;
         for schemes in dims[0].iter().flat_map(|y| dims[1].iter().map(move |x| [*y, *x])).skip(1) {
             let Some(w) = Winograd::new(conv, isa, schemes) else { continue };
-            fits = true;
             let cost = w.cost(isa);
+            least = least.min(cost);
             if cost < MARGIN * best.as_ref().map_or(plain, |b| b.0) {
                 best = Some((cost, w));
             }
         }
-        match best {
-            Some((cost, w)) => {
-                let tile = format!("{}x{}", w.y.outputs, w.x.outputs);
-                let why = format!("Winograd {tile}: {:.2} of direct sums' time by count", cost / plain);
-                Choice { winograd: Some(w), why }
-            }
-            None if fits => Choice::direct("direct: Winograd's transforms would cost more than they save"),
-            None => Choice::direct("direct: no form of Winograd for this kernel, stride, dilation or layout"),
+        if let Some((cost, w)) = best {
+            let tile = format!("{}x{}", w.y.outputs, w.x.outputs);
+            let why = format!("Winograd {tile}: {:.2} of direct sums' time by count", cost / plain);
+            return Choice { winograd: Some(w), why };
         }
+        if least.is_finite() {
+            let share = least / plain;
+            return Choice::direct(format!("direct: Winograd would take {share:.2} of its time by count"));
+        }
+        let by = |n: [usize; 3]| n.map(|n| n.to_string()).join("x");
+        Choice::direct(format!(
+            "direct: no Winograd for kernel {}, dilations {}, group {}, input in blocks of {}",
+            by(conv.kernel),
+            by(conv.dilations),
+            conv.group,
+            conv.x.cb
+        ))
     }
 }
 
@@ -98,8 +106,8 @@ pub struct Choice {
 
 impl Choice {
     /// The direct kernel, for a reason.
-    pub fn direct(why: &str) -> Choice {
-        Choice { winograd: None, why: why.to_string() }
+    pub fn direct(why: impl Into<String>) -> Choice {
+        Choice { winograd: None, why: why.into() }
     }
 }
 

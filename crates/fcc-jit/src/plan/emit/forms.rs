@@ -57,7 +57,6 @@ pub(super) fn spreads(program: &Program, conv: &ConvNode, node: &Node, isa: Isa)
     let (Some(x), Some(y)) = (layout(node.input(0)), layout(node.out())) else { return false };
     let window: usize = conv.kernel.iter().product();
     conv.transposed
-        && isa != Isa::Baseline
         && conv.group == 1
         && !conv.residual
         && conv.kernel == conv.strides
