@@ -22,6 +22,8 @@ pub struct Options {
     pub isa: Isa,
     /// How far kernels may depart from plain f32.
     pub precision: Precision,
+    /// Whether products of 8-bit integers may use the VNNI instructions, where the machine has them.
+    pub vnni: bool,
     /// Whether operators are compiled at all: without, each is a step of the interpreter.
     pub kernels: bool,
     /// Told which weights have been packed and need not stay in memory as the file has them.
@@ -58,6 +60,7 @@ impl Default for Options {
             fold_budget_bytes: 256 << 20,
             isa: Isa::Avx512,
             precision: Precision::F32,
+            vnni: true,
             kernels: true,
             release: None,
         }

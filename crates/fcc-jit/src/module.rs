@@ -1,6 +1,6 @@
 //! One module of machine code: assembled kernels and CLIF nests side by side, called through checked steps.
 
-use crate::asm::{self, Assembled, Form, Isa, Target};
+use crate::asm::{self, Assembled, Dot, Form, Isa, Target};
 use crate::error::{Error, Result};
 use crate::pool::{self, Pool};
 use cranelift_codegen::Context;
@@ -82,6 +82,7 @@ pub struct Emitter<M: Module> {
     /// The module.
     pub module: M,
     isa: Isa,
+    dot: Dot,
     context: Context,
     builder: FunctionBuilderContext,
     functions: u32,
@@ -131,6 +132,7 @@ impl<M: Module> Emitter<M> {
         Emitter {
             module,
             isa,
+            dot: Dot::detect(isa),
             context,
             builder: FunctionBuilderContext::new(),
             functions: 0,
@@ -152,6 +154,16 @@ impl<M: Module> Emitter<M> {
     /// The level that kernels are made for.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// How kernels sum products of bytes: the best way of this CPU, unless limited.
+    pub fn dot(&self) -> Dot {
+        self.dot
+    }
+
+    /// Has kernels use no VNNI from here on.
+    pub fn without_vnni(&mut self) {
+        self.dot = Dot::Words;
     }
 
     /// A signature of `params` pointer-sized integers and no result.

@@ -104,7 +104,7 @@ fn chain(n: usize) -> Elementwise {
         Ins::Binary(Binary::Mul, 1, 3),
     ];
     let dims = vec![Dim { count: n, steps: vec![4; 3] }];
-    Elementwise { expr: Expr { code }, dims, base: vec![0; 3], bytes: vec![4 * n; 3] }
+    Elementwise { expr: Expr { code }, dims, base: vec![0; 3], bytes: vec![4 * n; 3], types: vec![] }
 }
 
 #[test]

@@ -51,6 +51,7 @@ fn elementwise_tails_of_every_length() {
                         ],
                         base: vec![0; 3],
                         bytes: vec![full, 4 * n, full],
+                        types: vec![],
                     };
                     let out = execute(isa, threads, &|e, t| spec.build(e, t), &[x.clone(), y.clone()]);
                     let want = |i: usize| (x[i] - y[i % n]) * x[i];

@@ -17,16 +17,21 @@ pub struct QLinearConv;
 /// `QLinearMatMul`: a matrix product of quantised tensors, quantised again.
 pub struct QLinearMatMul;
 
-/// The elements of an 8-bit tensor less a zero point that lies along `axis` (from the end), as int32.
-fn centred(t: &Tensor, zero_point: Option<&Tensor>, axis_from_end: usize) -> Result<Vec<i32>> {
-    let values: Vec<i32> = match t.dtype() {
-        DType::U8 => t.as_slice::<u8>()?.iter().map(|v| i32::from(*v)).collect(),
-        DType::I8 => t.as_slice::<i8>()?.iter().map(|v| i32::from(*v)).collect(),
+/// The elements of an 8-bit tensor as int32.
+pub(crate) fn bytes(t: &Tensor) -> Result<Vec<i32>> {
+    match t.dtype() {
+        DType::U8 => Ok(t.as_slice::<u8>()?.iter().map(|v| i32::from(*v)).collect()),
+        DType::I8 => Ok(t.as_slice::<i8>()?.iter().map(|v| i32::from(*v)).collect()),
         other if other.is_float() && other.bits() == 8 => {
-            return Err(Error::unsupported(format!("products of {other}")));
+            Err(Error::unsupported(format!("products of {other}")))
         }
-        other => return Err(unsupported_dtype(other)),
-    };
+        other => Err(unsupported_dtype(other)),
+    }
+}
+
+/// The elements of an 8-bit tensor less a zero point that lies along `axis` (from the end), as int32.
+pub(crate) fn centred(t: &Tensor, zero_point: Option<&Tensor>, axis_from_end: usize) -> Result<Vec<i32>> {
+    let values = bytes(t)?;
     let Some(z) = zero_point else { return Ok(values) };
     let shape = along(z.shape(), t.shape(), axis_from_end)?;
     if broadcast::shape(&[&shape, t.shape()]).ok().as_deref() != Some(t.shape()) {
@@ -41,7 +46,7 @@ fn centred(t: &Tensor, zero_point: Option<&Tensor>, axis_from_end: usize) -> Res
 }
 
 /// The shape of a scale or zero point for broadcasting: a vector lies along one axis, counted from the end.
-fn along(shape: &[usize], of: &[usize], axis_from_end: usize) -> Result<Vec<usize>> {
+pub(crate) fn along(shape: &[usize], of: &[usize], axis_from_end: usize) -> Result<Vec<usize>> {
     match shape {
         [] | [1] => Ok(vec![]),
         [n] if axis_from_end < of.len() || of.is_empty() => {
@@ -53,8 +58,8 @@ fn along(shape: &[usize], of: &[usize], axis_from_end: usize) -> Result<Vec<usiz
     }
 }
 
-/// `sums * (a_scale * b_scale / y_scale)`, rounded, plus the zero point of y, in its type.
-fn requantize(
+/// `sums * (a_scale * b_scale / y_scale)` in f32, rounded, plus the zero point of y, in its type.
+pub(crate) fn requantize(
     sums: &[i32],
     shape: &[usize],
     [a_scale, b_scale, y_scale]: [(&Tensor, usize); 3],
@@ -86,7 +91,7 @@ fn requantize(
     let mut out = Vec::with_capacity(sums.len());
     broadcast::for_each(shape, [&strides[0], &strides[1], &strides[2], &strides[3]], |[i, j, k, z]| {
         let factor = a[i] * b[j] / y[k];
-        out.push(saturate(f64::from(sums[out.len()]) * f64::from(factor), zeros[z], range));
+        out.push(saturate(f64::from(sums[out.len()] as f32 * factor), zeros[z], range));
     });
     convert::from_i64s(zero_point.dtype(), shape, out)
 }
@@ -106,7 +111,7 @@ fn conv_sums(
     Ok((sums, p.out_shape()))
 }
 
-fn matmul_sums(
+pub(crate) fn matmul_sums(
     a: &Tensor,
     az: Option<&Tensor>,
     b: &Tensor,

@@ -47,6 +47,7 @@ pub mod cumulative;
 pub mod deform_conv;
 pub mod det;
 pub mod dropout;
+pub mod dynamic_quantize;
 pub mod einsum;
 pub mod expand;
 pub mod flatten;
@@ -76,6 +77,7 @@ pub mod optional;
 pub mod pad;
 pub mod pool;
 pub mod predicate;
+pub mod qlinear;
 pub mod quantize;
 pub mod random_values;
 pub mod range;
@@ -166,7 +168,9 @@ operators! {
     Det => det::Det,
     Div => binary::DIV,
     Dropout => dropout::Dropout,
+    DynamicQuantizeLSTM => dynamic_quantize::DynamicQuantizeLSTM,
     DynamicQuantizeLinear => quantize::DynamicQuantizeLinear,
+    DynamicQuantizeMatMul => dynamic_quantize::DynamicQuantizeMatMul,
     Einsum => einsum::Einsum,
     Elu => activation::ELU,
     Equal => compare::EQUAL,
@@ -215,6 +219,7 @@ operators! {
     LpPool => pool::LpPool,
     MatMul => matmul::MatMul,
     MatMulInteger => integer::MatMulInteger,
+    MatMulIntegerToFloat => dynamic_quantize::MatMulIntegerToFloat,
     Max => variadic::MAX,
     MaxPool => pool::MaxPool,
     MaxRoiPool => roi::MaxRoiPool,
@@ -241,8 +246,16 @@ operators! {
     PRelu => binary::PRELU,
     Pad => pad::Pad,
     Pow => binary::Pow,
+    QGemm => qlinear::QGemm,
+    QLinearAdd => qlinear::ADD,
+    QLinearAveragePool => qlinear::AVERAGE_POOL,
+    QLinearConcat => qlinear::CONCAT,
     QLinearConv => integer::QLinearConv,
+    QLinearGlobalAveragePool => qlinear::GLOBAL_AVERAGE_POOL,
+    QLinearLeakyRelu => qlinear::LEAKY_RELU,
     QLinearMatMul => integer::QLinearMatMul,
+    QLinearMul => qlinear::MUL,
+    QLinearSigmoid => qlinear::SIGMOID,
     QuantizeLinear => quantize::QuantizeLinear,
     RMSNormalization => layer_normalization::RmsNormalization,
     RNN => recurrent::RNN,

@@ -214,6 +214,13 @@ impl Operator for DequantizeLinear {
     }
 }
 
+/// The scale and zero point of `DynamicQuantizeLinear`: for the range of the values and 0, NaN left out.
+pub fn dynamic_range(values: &[f32]) -> (f32, u8) {
+    let (low, high) = values.iter().fold((0f32, 0f32), |(l, h), v| (l.min(*v), h.max(*v)));
+    let scale = if high == low { 1.0 } else { high - low } / 255.0;
+    (scale, (0.0 - low / scale).clamp(0.0, 255.0).round_ties_even() as u8)
+}
+
 impl Operator for DynamicQuantizeLinear {
     fn schema(&self) -> Schema {
         Schema { name: "DynamicQuantizeLinear", domain: "", since: &[11], inputs: (1, 1), outputs: (3, 3) }
@@ -226,13 +233,10 @@ impl Operator for DynamicQuantizeLinear {
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let x = cx.tensor(0)?;
         let values = x.as_slice::<f32>()?;
-        // the range always holds zero
-        let (low, high) = values.iter().fold((0f32, 0f32), |(l, h), v| (l.min(*v), h.max(*v)));
-        let scale = if high == low { 1.0 } else { high - low } / 255.0;
-        let zero_point = (0.0 - low / scale).clamp(0.0, 255.0).round_ties_even();
+        let (scale, zero_point) = dynamic_range(&values);
         let quantize = |v: &f32| saturate(f64::from(*v / scale), f64::from(zero_point), (0, 255)) as u8;
         let y = Tensor::new(x.shape(), values.iter().map(quantize).collect::<Vec<u8>>())?;
-        Ok(vec![y.into(), Tensor::scalar(scale).into(), Tensor::scalar(zero_point as u8).into()])
+        Ok(vec![y.into(), Tensor::scalar(scale).into(), Tensor::scalar(zero_point).into()])
     }
 }
 

@@ -111,7 +111,7 @@ impl Function {
 }
 
 impl Activation {
-    fn apply<T: Real>(&self, x: T) -> T {
+    pub(crate) fn apply<T: Real>(&self, x: T) -> T {
         let (alpha, beta) = (T::of(self.alpha), T::of(self.beta));
         match self.function {
             Function::Relu => {
@@ -312,7 +312,7 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 }
 
 /// Checks one optional input's shape.
-fn fits(name: &str, t: Option<&Tensor>, shape: &[usize]) -> Result<()> {
+pub(crate) fn fits(name: &str, t: Option<&Tensor>, shape: &[usize]) -> Result<()> {
     match t {
         Some(t) if t.shape() != shape => {
             Err(Error::mismatch(format!("shape of {name}"), format!("{:?}", t.shape()), format!("{shape:?}")))
@@ -357,7 +357,7 @@ impl Recurrent {
         let lstm = self.cell == Cell::Lstm;
         let (b, initial_h) = (load(3)?, load(5)?);
         let (initial_c, peepholes) = if lstm { (load(6)?, load(7)?) } else { (None, None) };
-        let lengths = sequence_lengths(cx.opt_tensor(4)?, e)?;
+        let lengths = sequence_lengths(cx.opt_tensor(4)?, e.steps, e.batch)?;
         let (dirs, n, rows) = (p.reverse.len(), e.hidden, self.cell.gates() * e.hidden);
         let state_at = |d: usize, s: usize| (if p.batch_first { s * dirs + d } else { d * e.batch + s }) * n;
         let mut y = vec![T::ZERO; e.steps * dirs * e.batch * n];
@@ -396,12 +396,12 @@ impl Recurrent {
 }
 
 /// The length of each sequence of the batch, all steps if not given.
-fn sequence_lengths(given: Option<&Tensor>, e: Extents) -> Result<Vec<usize>> {
-    let Some(t) = given else { return Ok(vec![e.steps; e.batch]) };
-    fits("sequence_lens", Some(t), &[e.batch])?;
+pub(crate) fn sequence_lengths(given: Option<&Tensor>, steps: usize, batch: usize) -> Result<Vec<usize>> {
+    let Some(t) = given else { return Ok(vec![steps; batch]) };
+    fits("sequence_lens", Some(t), &[batch])?;
     let length = |v: i64| {
-        let wanted = || Error::mismatch("sequence_lens", v, format!("0 to {}", e.steps));
-        usize::try_from(v).ok().filter(|v| *v <= e.steps).ok_or_else(wanted)
+        let wanted = || Error::mismatch("sequence_lens", v, format!("0 to {steps}"));
+        usize::try_from(v).ok().filter(|v| *v <= steps).ok_or_else(wanted)
     };
     t.to_i64s()?.into_iter().map(length).collect()
 }

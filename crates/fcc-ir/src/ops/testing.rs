@@ -6,11 +6,16 @@ use crate::{Op, Result, Tensor, Value};
 
 /// A node of `ai.onnx` at an opset version.
 pub fn node(op_type: &str, version: i64, attrs: Attrs, n_inputs: usize) -> OpNode {
-    let op = Op::lookup("", op_type);
+    node_in("", op_type, version, attrs, n_inputs)
+}
+
+/// A node of a domain at an opset version.
+pub fn node_in(domain: &str, op_type: &str, version: i64, attrs: Attrs, n_inputs: usize) -> OpNode {
+    let op = Op::lookup(domain, op_type);
     assert_ne!(op, Op::Opaque, "{op_type} is in no list");
     OpNode {
         op,
-        domain: String::new(),
+        domain: domain.into(),
         op_type: op_type.into(),
         overload: String::new(),
         version,
@@ -33,6 +38,19 @@ pub fn eval(
     crate::interp::eval_op(&node, &[], &inputs, &[], &vec![true; n])
 }
 
+/// The outputs of one node of a domain on tensors.
+pub fn eval_in(
+    domain: &str,
+    op_type: &str,
+    attrs: Attrs,
+    inputs: &[Option<Tensor>],
+    n: usize,
+) -> Result<Vec<Value>> {
+    let node = node_in(domain, op_type, if domain.is_empty() { 22 } else { 1 }, attrs, inputs.len());
+    let inputs: Vec<Option<Value>> = inputs.iter().map(|t| t.clone().map(Value::from)).collect();
+    crate::interp::eval_op(&node, &[], &inputs, &[], &vec![true; n])
+}
+
 /// The only output of one node on tensors.
 pub fn eval1(op_type: &str, version: i64, attrs: Attrs, inputs: &[Option<Tensor>]) -> Result<Tensor> {
     eval(op_type, version, attrs, inputs, 1)?.remove(0).as_tensor().cloned()
@@ -47,5 +65,17 @@ pub fn infer(
     n: usize,
 ) -> Result<Vec<Fact>> {
     let node = node(op_type, version, attrs, inputs.len());
+    crate::infer::infer_op(&node, &[], inputs, &[], n)
+}
+
+/// The facts that follow from facts of the inputs of a node of a domain.
+pub fn infer_in(
+    domain: &str,
+    op_type: &str,
+    attrs: Attrs,
+    inputs: &[Option<Fact>],
+    n: usize,
+) -> Result<Vec<Fact>> {
+    let node = node_in(domain, op_type, if domain.is_empty() { 22 } else { 1 }, attrs, inputs.len());
     crate::infer::infer_op(&node, &[], inputs, &[], n)
 }

@@ -8,6 +8,7 @@
 //! bytes are position independent. [`Asm::finish`] puts `vzeroupper; ret` at the end: CLIF around the kernels uses
 //! legacy-SSE moves, which stall for hundreds of cycles while upper halves are dirty.
 
+mod bytes;
 mod clif;
 mod ins;
 mod isa;
@@ -16,6 +17,7 @@ pub mod reg;
 mod scalar;
 mod wide;
 
+pub use bytes::Dot;
 pub(crate) use clif::{Target, emit};
 pub use ins::Cond;
 pub use isa::Isa;

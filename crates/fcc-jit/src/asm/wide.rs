@@ -12,14 +12,14 @@ use iced_x86::code_asm::{
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-const ZMM: [AsmRegisterZmm; 32] = [
+pub(super) const ZMM: [AsmRegisterZmm; 32] = [
     zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm6, zmm7, zmm8, zmm9, zmm10, zmm11, zmm12, zmm13, zmm14, zmm15,
     zmm16, zmm17, zmm18, zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27, zmm28, zmm29, zmm30,
     zmm31,
 ];
-const YMM: [AsmRegisterYmm; 16] =
+pub(super) const YMM: [AsmRegisterYmm; 16] =
     [ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15];
-const XMM: [AsmRegisterXmm; 16] =
+pub(super) const XMM: [AsmRegisterXmm; 16] =
     [xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
 const K: [AsmRegisterK; 7] = [k1, k2, k3, k4, k5, k6, k7];
 
@@ -66,7 +66,7 @@ pub enum Lanes {
 /// A mask of the first lanes: an index into the AVX-512 mask registers, a vector register on AVX2, the number of lanes at
 /// the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mask(usize);
+pub struct Mask(pub(super) usize);
 
 /// Comparison predicates (ordered: false when an operand is NaN).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ pub struct Asm {
     pub(super) labels: usize,
     /// The number of instructions before the last label of x86-64 code.
     pub(super) bound_at: Option<usize>,
-    isa: Isa,
+    pub(super) isa: Isa,
     constants: BTreeMap<u32, CodeLabel>,
     tables: BTreeMap<Vec<u32>, CodeLabel>,
     reserved: usize,
@@ -198,7 +198,7 @@ macro_rules! op2 {
     )* };
 }
 
-enum Operand {
+pub(super) enum Operand {
     Reg(usize),
     Mem(AsmMemoryOperand),
 }
@@ -242,7 +242,7 @@ impl Asm {
         self.isa.vector_bytes() as i32
     }
 
-    fn operand(&mut self, s: Src) -> Result<Operand> {
+    pub(super) fn operand(&mut self, s: Src) -> Result<Operand> {
         Ok(match s {
             Src::Reg(r) => Operand::Reg(r),
             Src::Mem(m) if self.isa == Isa::Avx512 => Operand::Mem(zmmword_ptr(m.x86())),

@@ -5,6 +5,7 @@
 //! every operand and is what vectors cover.
 
 use super::activation::Activation;
+use super::elem::Elem;
 use crate::asm::reg::*;
 use crate::asm::{Asm, Assembled, Cmp, Cond, Isa, Label, Lanes, Src};
 use crate::error::{Error, Result};
@@ -36,6 +37,8 @@ pub enum Unary {
     Ceil,
     /// To nearest, ties to even.
     Round,
+    /// To nearest, ties to even; NaN becomes 0: as quantisation rounds.
+    RoundOrZero,
     /// `-1`, `0` or `1`; NaN stays.
     Sign,
     /// `x / (1 + |x|)`
@@ -184,12 +187,14 @@ pub struct Dim {
 pub struct Elementwise {
     /// The expression.
     pub expr: Expr,
-    /// The space, outermost first; the innermost dim has steps of 4 or 0, and 4 for the output.
+    /// The space, outermost first; the innermost dim has steps of one element or 0, and of one for the output.
     pub dims: Vec<Dim>,
     /// By operand, bytes from its pointer to its first element.
     pub base: Vec<i64>,
     /// By operand, bytes that may be touched.
     pub bytes: Vec<usize>,
+    /// By operand, the element type; empty where all are f32. What is stored as an integer must be one, in range.
+    pub types: Vec<Elem>,
 }
 
 /// Elements below which one thread does all.
@@ -203,6 +208,10 @@ const SAVED: [Reg; 6] = [rbx, rbp, r12, r13, r14, r15];
 pub const MAX_INPUTS: usize = POINTERS.len() - 1;
 
 impl Elementwise {
+    fn elem(&self, operand: usize) -> Elem {
+        self.types.get(operand).copied().unwrap_or_default()
+    }
+
     /// Merges neighbouring dims that every operand walks as one, and drops dims of extent 1.
     fn collapsed(&self) -> Vec<Dim> {
         let mut out: Vec<Dim> = Vec::new();
@@ -237,10 +246,15 @@ impl Elementwise {
                 format!("{operands} operands, at most {}", POINTERS.len()),
             ));
         }
+        if e.isa() == Isa::Baseline && self.types.iter().any(|t| *t != Elem::F32) {
+            return Err(Error::unsupported("elementwise", "integers at the baseline"));
+        }
         let elems: usize = self.dims.iter().map(|d| d.count).product();
         let mut dims = self.collapsed();
-        let last = dims.pop().unwrap_or(Dim { count: 1, steps: vec![4; operands] });
-        let fine = last.steps.iter().all(|s| *s == 4 || *s == 0) && last.steps.last() == Some(&4);
+        let size = |o: usize| self.elem(o).bytes() as i64;
+        let last = dims.pop().unwrap_or(Dim { count: 1, steps: (0..operands).map(size).collect() });
+        let fine = last.steps.iter().enumerate().all(|(o, s)| *s == size(o) || *s == 0)
+            && last.steps.last() == Some(&size(operands - 1));
         if !fine && last.count != 1 {
             return Err(Error::unsupported(
                 "elementwise",
@@ -250,7 +264,10 @@ impl Elementwise {
         let tasks = if elems * self.expr.cost().max(1) < SPLIT_ELEMS { 1 } else { threads.max(1) };
         let body = Body { spec: self, isa: e.isa(), dims, last, tasks };
         let func = e.cached(
-            format!("{:?} {:?} {:?} {:?} {tasks}", self.expr, body.dims, body.last, self.base),
+            format!(
+                "{:?} {:?} {:?} {:?} {:?} {tasks}",
+                self.expr, self.types, body.dims, body.last, self.base
+            ),
             |e| {
                 let code = body.assemble()?;
                 e.assembled("elementwise", 2, &code)
@@ -311,9 +328,48 @@ impl Body<'_> {
     fn vectors(&self) -> usize {
         self.last.count.div_ceil(self.isa.lanes())
     }
+    /// Bytes of a vector's elements of an operand.
+    fn vector_bytes(&self, operand: usize) -> i32 {
+        (self.isa.lanes() * self.spec.elem(operand).bytes()) as i32
+    }
     /// Whether whole rows are unrolled and the loop runs over the next dim.
     fn row_mode(&self) -> bool {
         self.vectors() <= 2 && !self.dims.is_empty()
+    }
+}
+
+/// Evaluates expressions whose inputs are in registers: how kernels end that have one behind their sums.
+pub(super) fn in_registers<R>(
+    w: Asm,
+    expr: &Expr,
+    body: impl FnOnce(&mut InRegisters<'_>) -> Result<R>,
+) -> Result<(Asm, R)> {
+    let isa = w.isa();
+    let spec = Elementwise { expr: expr.clone(), dims: vec![], base: vec![], bytes: vec![], types: vec![] };
+    let last = Dim { count: isa.lanes(), steps: vec![] };
+    let b = Body { spec: &spec, isa, dims: vec![], last, tasks: 1 };
+    let f = Function { b: &b, w, hoisted: vec![], free: vec![], tail: Lanes::All };
+    let mut r = InRegisters(f);
+    let made = body(&mut r)?;
+    Ok((r.0.w, made))
+}
+
+/// See [`in_registers`].
+pub(super) struct InRegisters<'a>(Function<'a>);
+
+impl InRegisters<'_> {
+    pub fn asm(&mut self) -> &mut Asm {
+        &mut self.0.w
+    }
+    /// The register with the result; `inputs` keep theirs, those of `free` may be overwritten. Gives two that are
+    /// still free as well.
+    pub fn evaluate(&mut self, inputs: &[usize], free: &[usize]) -> Result<(usize, [usize; 2])> {
+        self.0.hoisted = inputs.iter().map(|r| vec![*r]).collect();
+        self.0.free = free.to_vec();
+        let r = self.0.evaluate(&Site { offsets: vec![], lanes: Lanes::All, vector: 0 })?;
+        self.0.free.retain(|f| *f != r);
+        let t = self.0.temps()?;
+        Ok((r, t))
     }
 }
 
@@ -353,7 +409,7 @@ impl Function<'_> {
         let b = self.b;
         let (total, steps) = match b.dims.first() {
             Some(d) => (d.count, d.steps.clone()),
-            None => (b.vectors(), b.last.steps.iter().map(|s| s / 4 * i64::from(self.w.vb())).collect()),
+            None => (b.vectors(), b.last.steps.iter().map(|s| s * b.isa.lanes() as i64).collect()),
         };
         let chunk = total.div_ceil(b.tasks);
         if b.tasks == 1 {
@@ -426,7 +482,7 @@ impl Function<'_> {
             for v in 0..vectors {
                 let lanes = if v + 1 == vectors { self.tail } else { Lanes::All };
                 let r = self.take()?;
-                let at = POINTERS[i] + v as i32 * self.w.vb();
+                let at = POINTERS[i] + v as i32 * self.b.vector_bytes(i);
                 self.load_input(r, i, at, lanes)?;
                 self.hoisted[i].push(r);
             }
@@ -440,7 +496,11 @@ impl Function<'_> {
     }
 
     fn load_input(&mut self, r: usize, input: usize, at: Mem, lanes: Lanes) -> Result<()> {
-        if self.b.last.steps[input] == 0 { self.w.broadcast(r, at) } else { self.w.load_lanes(r, at, lanes) }
+        let elem = self.b.spec.elem(input);
+        if self.b.last.steps[input] == 0 {
+            return elem.broadcast(&mut self.w, r, at);
+        }
+        elem.load(&mut self.w, r, at, lanes, Elem::last_lanes(self.b.isa, self.b.last.count))
     }
 
     /// The innermost loop over whole rows of one or two vectors: dim `i`, the last.
@@ -450,12 +510,12 @@ impl Function<'_> {
         let n = b.vectors();
         let still: Vec<bool> = d.steps[..b.operands() - 1].iter().map(|s| *s == 0).collect();
         self.hoist(&still, n)?;
-        let sites = |w: &Asm, rows: usize, tail: Lanes| -> Vec<Site> {
+        let sites = |rows: usize, tail: Lanes| -> Vec<Site> {
             let site = |r: usize, v: usize| Site {
                 offsets: (0..b.operands())
                     .map(|o| {
                         (r as i64 * d.steps[o]) as i32
-                            + if b.last.steps[o] == 0 { 0 } else { v as i32 * w.vb() }
+                            + if b.last.steps[o] == 0 { 0 } else { v as i32 * b.vector_bytes(o) }
                     })
                     .collect(),
                 lanes: if v + 1 == n { tail } else { Lanes::All },
@@ -465,8 +525,8 @@ impl Function<'_> {
         };
         let unroll = if d.steps.iter().all(|s| s.abs() < 1 << 24) { UNROLL / n } else { 1 };
         self.turns(i, d.count)?;
-        let many = sites(&self.w, unroll, self.tail);
-        let one = sites(&self.w, 1, self.tail);
+        let many = sites(unroll, self.tail);
+        let one = sites(1, self.tail);
         self.counted(unroll, &d.steps, &many, &one)?;
         self.drop_hoisted();
         if i > 0 { self.advance(&d.steps, -(d.count as i64)) } else { Ok(()) }
@@ -509,8 +569,7 @@ impl Function<'_> {
         let lanes = b.isa.lanes();
         let still: Vec<bool> = b.last.steps[..b.operands() - 1].iter().map(|s| *s == 0).collect();
         self.hoist(&still, 1)?;
-        let vb = self.w.vb();
-        let steps: Vec<i64> = b.last.steps.iter().map(|s| s / 4 * i64::from(vb)).collect();
+        let steps: Vec<i64> = b.last.steps.iter().map(|s| s * lanes as i64).collect();
         let site = |u: usize, l: Lanes| Site {
             offsets: steps.iter().map(|s| (*s * u as i64) as i32).collect(),
             lanes: l,
@@ -562,7 +621,9 @@ impl Function<'_> {
             let free = self.free.clone();
             let r = self.evaluate(s)?;
             let out = self.b.operands() - 1;
-            self.w.store_lanes(POINTERS[out] + s.offsets[out], r, s.lanes)?;
+            let (elem, count) = (self.b.spec.elem(out), Elem::last_lanes(self.b.isa, self.b.last.count));
+            let t = if elem == Elem::F32 { [0; 2] } else { self.temps()? };
+            elem.store(&mut self.w, POINTERS[out] + s.offsets[out], r, s.lanes, count, t)?;
             self.free = free;
         }
         Ok(())
@@ -674,6 +735,11 @@ impl Function<'_> {
             Unary::Floor => w.round(d, d, 1)?,
             Unary::Ceil => w.round(d, d, 2)?,
             Unary::Round => w.round(d, d, 0)?,
+            Unary::RoundOrZero => {
+                w.round(d, d, 0)?;
+                w.zero(t[0])?;
+                w.select(d, Cmp::Unordered, d, d, t[0], d, t[1])?;
+            }
             Unary::Sign => {
                 // ±1 with the sign of x where x is not 0 and not NaN
                 w.and(t[0], d, Src::Bits(0x8000_0000))?;

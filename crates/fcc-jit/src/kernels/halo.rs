@@ -14,14 +14,15 @@ pub struct Halo(FuncId);
 
 /// `count` stretches of `bytes` bytes, `stride` apart, from `start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stretch {
-    start: usize,
-    bytes: usize,
-    count: usize,
-    stride: usize,
+pub(super) struct Stretch {
+    pub start: usize,
+    pub bytes: usize,
+    pub count: usize,
+    pub stride: usize,
 }
 
-fn stretches(l: &BlockedLayout) -> Vec<Vec<Stretch>> {
+/// The stretches of one block: those outside all planes, and those of one plane.
+pub(super) fn stretches(l: &BlockedLayout) -> [Vec<Stretch>; 2] {
     let [d, h, _] = l.spatial;
     let (px, row, plane) = (l.pixel_bytes(), l.row_bytes(), l.plane_bytes());
     let whole = |start: usize, bytes: usize| Stretch { start, bytes, count: 1, stride: 0 };
@@ -40,7 +41,7 @@ fn stretches(l: &BlockedLayout) -> Vec<Vec<Stretch>> {
     ];
     outer.retain(|s| s.bytes > 0);
     let inner: Vec<Stretch> = inner.into_iter().filter(|s| s.bytes > 0 && s.count > 0).collect();
-    vec![outer, inner]
+    [outer, inner]
 }
 
 /// Stores zeros over `bytes` (a multiple of 4) from `p`.

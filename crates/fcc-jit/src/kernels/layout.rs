@@ -4,7 +4,9 @@
 //! - A halo holds zeros whenever a kernel that pads reads it. Every kernel that writes a layout writes its halo too.
 //! - When `c` is no multiple of `cb`, the last block has *padding channels*. They hold unspecified values, NaN included:
 //!   no kernel lets them reach a real channel, so nobody has to keep them zero.
+//! - The halo of 8-bit activations holds the zero point of the convolution that reads it, which fills it before it runs.
 
+use super::elem::Elem;
 use crate::error::{Error, Result};
 
 /// An activation in memory. With `cb == 1` and no halo it is plain NCHW. Ranks below 3 have leading sizes of 1.
@@ -23,12 +25,14 @@ pub struct BlockedLayout {
     /// When this is a slice of channel blocks of a larger activation (an input of a Concat along channels written in
     /// place): the channel blocks of the whole. The operand pointer points to the slice's first block.
     pub parent_blocks: Option<usize>,
+    /// Element type.
+    pub elem: Elem,
 }
 
 impl BlockedLayout {
     /// Plain NCHW (or NCW, NCDHW) without halo.
     pub fn plain(n: usize, c: usize, spatial: [usize; 3]) -> BlockedLayout {
-        BlockedLayout { n, c, spatial, cb: 1, halo: [(0, 0); 3], parent_blocks: None }
+        BlockedLayout { n, c, spatial, cb: 1, halo: [(0, 0); 3], parent_blocks: None, elem: Elem::F32 }
     }
 
     /// Blocked by `cb` without halo.
@@ -63,7 +67,7 @@ impl BlockedLayout {
 
     /// Bytes between pixels of a row.
     pub fn pixel_bytes(&self) -> usize {
-        4 * self.cb
+        self.elem.bytes() * self.cb
     }
     /// Bytes between rows.
     pub fn row_bytes(&self) -> usize {

@@ -9,10 +9,12 @@ mod gemm;
 mod movement;
 mod norm;
 mod pool;
+mod quantize;
 mod recurrent;
 mod typed;
 mod view;
 
+use crate::asm::Isa;
 use crate::declined::Declined;
 use crate::kernels::ew::Expr;
 use crate::plan::ir::{Kind, Node, Program, Vx};
@@ -27,6 +29,8 @@ pub(crate) struct Cx<'a> {
     pub outputs: &'a [Option<Vx>],
     pub place: &'a str,
     pub origin: NodeId,
+    /// The level of the kernels.
+    pub isa: Isa,
 }
 
 /// What came of a lowering: nodes on the program, or why not.
@@ -34,7 +38,7 @@ pub(crate) type Lowered = Result<(), Declined>;
 
 /// Lowers one node; where it declines, the interpreter computes the node.
 pub(crate) fn lower(cx: &mut Cx<'_>) -> Lowered {
-    if !(cx.op.domain.is_empty() || cx.op.domain == "ai.onnx") || cx.op.op == fcc_ir::Op::Opaque {
+    if cx.op.op == fcc_ir::Op::Opaque {
         return Err(cx.no_kernel());
     }
     // a value without elements is nobody's hot path, and no kernel has to think of it
@@ -43,15 +47,37 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Lowered {
             return Err(Declined::new(cx.named("output", *v), "no elements", "at least one"));
         }
     }
+    if cx.op.domain == "com.microsoft" {
+        return match cx.op.op_type.as_str() {
+            "DynamicQuantizeMatMul" => quantize::lower(cx, quantize::dynamic_quantize_matmul),
+            "MatMulIntegerToFloat" => quantize::lower(cx, quantize::matmul_integer_to_float),
+            "QGemm" => quantize::lower(cx, quantize::qgemm),
+            _ if quantize::between_scales(cx.op).is_some() => quantize::lower(cx, quantize::qlinear),
+            _ => Err(cx.no_kernel()),
+        };
+    }
+    if !(cx.op.domain.is_empty() || cx.op.domain == "ai.onnx") {
+        return Err(cx.no_kernel());
+    }
     match cx.op.op_type.as_str() {
         "Conv" => conv::conv(cx),
         "ConvTranspose" => conv::conv_transpose(cx),
         "Gemm" => gemm::gemm(cx),
         "MatMul" => gemm::matmul(cx),
-        "MaxPool" | "AveragePool" => pool::pool(cx),
+        "ConvInteger" => quantize::lower(cx, quantize::conv_integer),
+        "MatMulInteger" => quantize::lower(cx, quantize::matmul_integer),
+        "QLinearConv" => quantize::lower(cx, quantize::qlinear_conv),
+        "QLinearMatMul" => quantize::lower(cx, quantize::qlinear_matmul),
+        "QuantizeLinear" => quantize::lower(cx, quantize::quantize),
+        "DequantizeLinear" => quantize::lower(cx, quantize::dequantize),
+        "DynamicQuantizeLinear" => quantize::lower(cx, quantize::dynamic_quantize),
+        "MaxPool" => pool::pool(cx).or_else(|why| quantize::lower(cx, quantize::max_pool).map_err(|_| why)),
+        "AveragePool" => pool::pool(cx),
         "GlobalAveragePool" | "GlobalMaxPool" => pool::global(cx),
         "Identity" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Dropout" => view::view(cx),
-        "Cast" | "CastLike" => view::cast(cx).or_else(|why| typed::cast(cx).ok_or(why)),
+        "Cast" | "CastLike" => view::cast(cx)
+            .or_else(|why| quantize::lower(cx, quantize::cast).map_err(|_| why))
+            .or_else(|why| typed::cast(cx).ok_or(why)),
         "BatchNormalization" => norm::batch(cx),
         "Softmax" | "LogSoftmax" => norm::softmax(cx),
         "Concat" => movement::concat(cx),

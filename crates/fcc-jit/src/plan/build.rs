@@ -2,14 +2,16 @@
 use super::emit::Stop;
 use super::fuse::fuse;
 use super::info::NodeInfo;
-use super::ir::{Kind, Node, Origin, Program, Val, Vx};
+use super::ir::{Dequantised, Kind, Node, Origin, Program, Val, Vx};
 use super::{Plan, Tail};
+use crate::asm::Isa;
 use crate::declined::Declined;
 use crate::lower::{Cx, lower};
 use crate::segment::{Segment, Shared};
 use fcc_ir::infer::Facts;
 use fcc_ir::interp::{call_target, eval_op};
-use fcc_ir::{Graph, NodeId, NodeKind, Op, Result, Tensor, Value, ValueId, ValueInfo, ValueType};
+use fcc_ir::ops::quantize::Granularity;
+use fcc_ir::{DType, Graph, NodeId, NodeKind, Op, Result, Tensor, Value, ValueId, ValueInfo, ValueType};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -217,8 +219,10 @@ impl Builder<'_> {
         self.origin(id, op);
         if let Some(folded) = self.fold(id, op) {
             self.origin_mut(id, |o| o.constant = true);
+            let from = self.dequantised(id, op);
             for (v, tensor) in self.graph.values_of(id).collect::<Vec<_>>().into_iter().zip(folded) {
-                self.value(v, Some(tensor));
+                let vx = self.value(v, Some(tensor));
+                self.program.vals[vx.at()].dequantised = from.clone();
             }
             return Ok(());
         }
@@ -257,6 +261,7 @@ impl Builder<'_> {
                 outputs: &outputs,
                 place: &place,
                 origin: id,
+                isa: Isa::detect().limited_to(self.shared.options.isa),
             };
             match lower(&mut cx) {
                 Ok(()) => return Ok(()),
@@ -282,6 +287,31 @@ impl Builder<'_> {
         if let Some(origin) = self.program.origins.get_mut(&id) {
             change(origin);
         }
+    }
+
+    /// What a folded `DequantizeLinear` of bytes began with.
+    fn dequantised(&self, id: NodeId, op: &fcc_ir::OpNode) -> Option<Dequantised> {
+        if op.op != Op::DequantizeLinear {
+            return None;
+        }
+        let inputs = self.graph.inputs_of(id);
+        let constant = |i: usize| {
+            let v = inputs.get(i).copied().flatten()?;
+            self.program.constant_of(*self.map.get(&v)?).cloned()
+        };
+        let (tensor, scale) = (constant(0)?, constant(1)?);
+        let axis = match Granularity::new(op, tensor.shape(), scale.shape()).ok()? {
+            Granularity::Tensor => None,
+            Granularity::Axis { axis } => Some(axis),
+            Granularity::Block { .. } => return None,
+        };
+        let scale = scale.as_slice::<f32>().ok()?.into_owned();
+        let zero = match inputs.get(2).copied().flatten() {
+            Some(_) => fcc_ir::convert::to_f64s(&constant(2)?).ok()?.into_iter().map(|z| z as i32).collect(),
+            None => vec![0; scale.len()],
+        };
+        let bytes = matches!(tensor.dtype(), DType::U8 | DType::I8);
+        (bytes && zero.len() == scale.len()).then_some(Dequantised { tensor, scale, zero, axis })
     }
 
     /// The outputs that are there, if they are the same in every run and not too large to keep.

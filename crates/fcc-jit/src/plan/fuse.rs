@@ -12,7 +12,11 @@ use fcc_ir::Tensor;
 
 pub(crate) fn fuse(program: &mut Program) {
     program.sweep();
+    super::fuse_int8::products(program);
+    program.sweep();
     chains(program);
+    program.sweep();
+    super::fuse_int8::epilogues(program);
     program.sweep();
     epilogues(program);
     program.sweep();
@@ -71,7 +75,7 @@ fn merged(program: &Program, n: usize, at: usize, uses: &[usize], makers: &[Opti
 }
 
 /// The expression and its inputs without those it does not read, equal ones joined.
-fn compact(expr: &Expr, inputs: &[Vx]) -> (Expr, Vec<Vx>) {
+pub(super) fn compact(expr: &Expr, inputs: &[Vx]) -> (Expr, Vec<Vx>) {
     let mut kept: Vec<Vx> = vec![];
     let mut out = Expr::default();
     let mut at: Vec<usize> = vec![];
@@ -160,11 +164,13 @@ fn producer(program: &Program, links: &Links, n: usize, at: usize) -> Option<usi
     };
     let here = node.inputs.iter().filter(|i| **i == Some(v)).count();
     let only = links.uses.get(v.at()) == Some(&here);
-    (free && only && program.shape(v) == program.shape(node.out()?)).then_some(maker)
+    // what kernels of floats store is f32
+    let float = program.val(node.out()?).f32_shape() == Some(program.shape(v));
+    (free && only && float).then_some(maker)
 }
 
 /// A constant that has one value for each extent of `axis` of `shape` (or one for all), as that many values.
-fn along_axis(t: &Tensor, shape: &[usize], axis: usize) -> Option<Vec<f64>> {
+pub(super) fn along_axis(t: &Tensor, shape: &[usize], axis: usize) -> Option<Vec<f64>> {
     let values = t.as_slice::<f32>().ok()?;
     let n = shape[axis];
     if values.len() == 1 {
@@ -360,7 +366,9 @@ fn absorb_activation(
         (2, Some((i, r))) => {
             let Ins::Input(r) = expr.code[r] else { return None };
             let v = inputs[r];
-            let same = program.shape(v) == program.shape(out) && r != at && program.constant_of(v).is_none();
+            let same = program.val(v).f32_shape() == Some(program.shape(out))
+                && r != at
+                && program.constant_of(v).is_none();
             if !same {
                 return None;
             }

@@ -4,7 +4,9 @@ use super::info::NodeInfo;
 use crate::declined::Declined;
 use crate::host::Host;
 use crate::kernels::activation::Activation;
+use crate::kernels::elem::Elem;
 use crate::kernels::ew::Expr;
+use crate::kernels::int8::Zero;
 use crate::kernels::recurrent::Recurrence;
 use crate::kernels::rows::Fold;
 use fcc_ir::{DType, NodeId, OpNode, Tensor, ValueType, elem_count};
@@ -29,6 +31,19 @@ pub(crate) struct Val {
     pub constant: Option<Tensor>,
     /// Element type and extents of a dense tensor of known shape and fixed element size.
     pub dense: Option<(DType, Vec<usize>)>,
+    /// What a constant was dequantised from.
+    pub dequantised: Option<Dequantised>,
+}
+
+/// `(tensor - zero) * scale`: one scale and zero point for all, or one for each index of an axis.
+#[derive(Debug, Clone)]
+pub(crate) struct Dequantised {
+    /// 8-bit.
+    pub tensor: Tensor,
+    pub scale: Vec<f32>,
+    pub zero: Vec<i32>,
+    /// The axis, if they are not numbers.
+    pub axis: Option<usize>,
 }
 
 impl Val {
@@ -38,7 +53,17 @@ impl Val {
             t.dtype.byte_len(elem_count(&shape).ok()?)?;
             Some((t.dtype, shape))
         });
-        Val { name, ty, constant, dense }
+        Val { name, ty, constant, dense, dequantised: None }
+    }
+    /// The element type, if it is one of kernels' operands.
+    pub fn elem(&self) -> Option<Elem> {
+        match self.dense.as_ref()?.0 {
+            DType::F32 => Some(Elem::F32),
+            DType::I32 => Some(Elem::I32),
+            DType::U8 => Some(Elem::U8),
+            DType::I8 => Some(Elem::I8),
+            _ => None,
+        }
     }
     /// The extents of an f32 tensor of known shape.
     pub fn f32_shape(&self) -> Option<&[usize]> {
@@ -79,6 +104,34 @@ pub(crate) struct GemmNode {
     pub activation: Option<Activation>,
 }
 
+/// What products of 8-bit integers share: `expr(Σ (x - zero) * (w - w_zero) + bias)`. Inputs: x, w (constant), the zero
+/// point of x if it is no number, then the inputs of `expr` from its input 1 on (its input 0 is the sum as f32): values of
+/// one element, constants of one value a column, at most one value shaped like the result.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct IntProduct {
+    pub zero: Zero,
+    /// One for all columns, or one for each.
+    pub w_zero: Vec<i32>,
+    /// One for each column.
+    pub bias: Option<Vec<i32>>,
+    /// `None`: the sums are the result, as int32.
+    pub expr: Option<Expr>,
+}
+
+impl IntProduct {
+    /// The slot of the first input of `expr`.
+    pub fn first_extra(&self) -> usize {
+        2 + usize::from(self.zero == Zero::Operand)
+    }
+}
+
+/// A product of matrices of 8-bit integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IntGemm {
+    /// Whether w is `[N, K]`.
+    pub trans_b: bool,
+}
+
 /// What a pooling window makes of its elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PoolKind {
@@ -110,8 +163,15 @@ pub(crate) enum Kind {
     },
     /// The same elements in the same order under another shape.
     View,
-    /// An expression of f32 inputs, each broadcast to the output.
+    /// An expression of f32s; inputs (f32, int32 or 8-bit) are broadcast to the output, which may be 8-bit too if the
+    /// results are whole numbers in its range.
     Ew(Expr),
+    /// A convolution of 8-bit integers.
+    IntConv(ConvNode, IntProduct),
+    /// A matrix product of 8-bit integers.
+    IntGemm(IntGemm, IntProduct),
+    /// Outputs the scale and zero point of `DynamicQuantizeLinear`.
+    DynamicRange,
     Conv(ConvNode),
     Gemm(GemmNode),
     Pool(PoolNode),

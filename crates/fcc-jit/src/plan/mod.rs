@@ -3,6 +3,7 @@ mod build;
 mod control;
 mod emit;
 mod fuse;
+mod fuse_int8;
 mod info;
 pub(crate) mod ir;
 mod memory;

@@ -258,6 +258,7 @@ fn chain(rng: &mut Rng, n: usize) -> Case {
         dims: vec![Dim { count: rows, steps: vec![row, 0, row] }, Dim { count: n, steps: vec![4; 3] }],
         base: vec![0; 3],
         bytes: vec![all, 4 * n, all],
+        types: vec![],
     };
     let name = format!("chain of {n}");
     let buffers = vec![x, scale];

@@ -2,16 +2,18 @@
 use super::forms::activation;
 use super::{Emit, Form, Loc, Stop, built, no_kernel};
 use crate::aligned::AlignedF32;
+use crate::kernels::elem::Elem;
 use crate::kernels::ew::{Dim, Elementwise, Expr};
 use crate::plan::ir::{Node, Vx};
 use fcc_ir::ops::broadcast;
 
-/// An operand: where it begins and its steps in bytes along the dims of the iteration space.
+/// An operand: its type, where it begins and its steps in bytes along the dims of the iteration space.
 struct Operand {
     loc: Loc,
     base: usize,
     steps: Vec<i64>,
     bytes: usize,
+    elem: Elem,
 }
 
 impl Emit<'_> {
@@ -27,21 +29,29 @@ impl Emit<'_> {
             });
         }
         let y = self.make(out)?;
+        let elem = self.elem_of(out)?;
+        let size = elem.bytes() as i64;
         let (counts, base, steps) = match y.layout.filter(|_| blocked) {
             Some(l) => {
                 let [d, h, w] = l.spatial;
-                let steps =
-                    [l.batch_bytes(), l.block_bytes(), l.plane_bytes(), l.row_bytes(), l.pixel_bytes(), 4];
+                let steps = [
+                    l.batch_bytes(),
+                    l.block_bytes(),
+                    l.plane_bytes(),
+                    l.row_bytes(),
+                    l.pixel_bytes(),
+                    elem.bytes(),
+                ];
                 (vec![l.n, l.blocks(), d, h, w, l.cb], l.origin_bytes(), steps.map(|s| s as i64).to_vec())
             }
             None => {
                 let shape = self.program.shape(out).to_vec();
-                let steps = broadcast::strides(&shape, &shape).iter().map(|s| 4 * *s as i64).collect();
+                let steps = broadcast::strides(&shape, &shape).iter().map(|s| size * *s as i64).collect();
                 (shape, 0, steps)
             }
         };
         let bytes = self.extent(&y, out)?;
-        operands.push(Operand { loc: y, base, steps, bytes });
+        operands.push(Operand { loc: y, base, steps, bytes, elem });
         let dims = counts
             .iter()
             .enumerate()
@@ -52,6 +62,7 @@ impl Emit<'_> {
             dims,
             base: operands.iter().map(|o| o.base as i64).collect(),
             bytes: operands.iter().map(|o| o.bytes).collect(),
+            types: operands.iter().map(|o| o.elem).collect(),
         };
         let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
         self.zero_halo(&y, &node.place)?;
@@ -61,8 +72,9 @@ impl Emit<'_> {
     fn plain_operand(&mut self, v: Vx, out: Vx, place: &str) -> Result<Operand, Stop> {
         let loc = self.need(v, Form::Plain, place)?;
         let steps = broadcast::strides(self.program.shape(v), self.program.shape(out));
-        let steps = steps.iter().map(|s| 4 * *s as i64).collect();
-        Ok(Operand { loc, base: 0, steps, bytes: self.bytes_of(v)? })
+        let elem = self.elem_of(v)?;
+        let steps = steps.iter().map(|s| elem.bytes() as i64 * *s as i64).collect();
+        Ok(Operand { loc, base: 0, steps, bytes: self.bytes_of(v)?, elem })
     }
 
     /// An input of a blocked result: blocked itself, one value a channel, or one value a pixel.
@@ -84,9 +96,11 @@ impl Emit<'_> {
             // one value for all channels
             let loc = self.need(v, Form::Plain, place)?;
             let [d, h, w] = spatial;
+            let elem = self.elem_of(v)?;
+            let e = elem.bytes();
             let steps =
-                vec![along(n, 4 * d * h * w), 0, along(d, 4 * h * w), along(h, 4 * w), along(w, 4), 0];
-            return Ok(Operand { loc, base: 0, steps, bytes: self.bytes_of(v)? });
+                vec![along(n, e * d * h * w), 0, along(d, e * h * w), along(h, e * w), along(w, e), 0];
+            return Ok(Operand { loc, base: 0, steps, bytes: self.bytes_of(v)?, elem });
         }
         if own.len() != rank {
             return Err(no_kernel("an activation of fewer dims"));
@@ -100,10 +114,10 @@ impl Emit<'_> {
             along(l.spatial[0], l.plane_bytes()),
             along(l.spatial[1], l.row_bytes()),
             along(l.spatial[2], l.pixel_bytes()),
-            if one { 0 } else { 4 },
+            if one { 0 } else { l.elem.bytes() as i64 },
         ];
         let _ = cb;
-        Ok(Operand { loc, base: l.origin_bytes(), steps, bytes: l.bytes() })
+        Ok(Operand { loc, base: l.origin_bytes(), steps, bytes: l.bytes(), elem: l.elem })
     }
 
     /// A constant with one value a channel (and image), padded to whole blocks.
@@ -111,6 +125,9 @@ impl Emit<'_> {
         let cb = self.forms.cb;
         let room = c.next_multiple_of(cb);
         let tensor = self.program.constant_of(v).ok_or_else(|| no_kernel("no constant"))?;
+        if tensor.dtype() != fcc_ir::DType::F32 {
+            return Err(no_kernel("a constant of channels that is not f32"));
+        }
         let values = tensor.as_slice::<f32>()?;
         let mut data = AlignedF32::zeros(n * room);
         for i in 0..n {
@@ -118,6 +135,12 @@ impl Emit<'_> {
         }
         let loc = self.packed(data);
         let batch = if n == 1 { 0 } else { 4 * room as i64 };
-        Ok(Operand { loc, base: 0, steps: vec![batch, 4 * cb as i64, 0, 0, 0, 4], bytes: 4 * n * room })
+        Ok(Operand {
+            loc,
+            base: 0,
+            steps: vec![batch, 4 * cb as i64, 0, 0, 0, 4],
+            bytes: 4 * n * room,
+            elem: Elem::F32,
+        })
     }
 }

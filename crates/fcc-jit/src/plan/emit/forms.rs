@@ -1,4 +1,5 @@
 //! Which form each value is made in, and what halo and place its consumers want it to have.
+use super::int8::int_conv_input;
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::asm::Isa;
@@ -25,9 +26,9 @@ pub(super) struct Forms {
     isa: Isa,
 }
 
-/// The plain layout of a value that may be an activation: f32 of rank 3 to 5.
+/// The plain layout of a value that may be an activation: f32, int32 or bytes, of rank 3 to 5.
 pub(super) fn activation(program: &Program, v: Vx) -> Option<BlockedLayout> {
-    let shape = program.val(v).f32_shape()?;
+    let (elem, shape) = (program.val(v).elem()?, program.shape(v));
     let (&[n, c], spatial) = shape.split_first_chunk::<2>()?;
     let at = 3usize.checked_sub(spatial.len())?;
     if spatial.is_empty() {
@@ -35,7 +36,7 @@ pub(super) fn activation(program: &Program, v: Vx) -> Option<BlockedLayout> {
     }
     let mut s = [1; 3];
     s[at..].copy_from_slice(spatial);
-    Some(BlockedLayout::plain(n, c, s))
+    Some(BlockedLayout { elem, ..BlockedLayout::plain(n, c, s) })
 }
 
 /// Whether a convolution has so few output channels that lanes are pixels; its result is row-major then.
@@ -106,7 +107,7 @@ impl Forms {
                 !narrow(program, conv, node.input(0), node.out(), self.isa)
                     && !spreads(program, conv, node, self.isa)
             }
-            Kind::Pool(_) | Kind::Resize { .. } => true,
+            Kind::IntConv(..) | Kind::Pool(_) | Kind::Resize { .. } => true,
             // a part of whole blocks is a view, if x is blocked
             Kind::Part { axis: 1, start } => {
                 node.input(0).is_some_and(|x| blocked(&x)) && start.is_multiple_of(self.cb)
@@ -125,6 +126,16 @@ impl Forms {
     }
 
     fn want_halos(&mut self, program: &Program, node: &Node) {
+        if let (Kind::IntConv(conv, _), Some(x)) = (&node.kind, node.input(0))
+            && let (Some(l), Some(y)) =
+                (activation(program, x), node.out().and_then(|y| activation(program, y)))
+        {
+            let form = int_conv_input(program, conv, x, self.blocked[x.at()]);
+            let around = crate::kernels::int8::conv::halo;
+            let c = conv;
+            let halo = around(l.spatial, y.spatial, c.kernel, c.strides, c.dilations, c.pads_begin);
+            return self.want(x, form, halo);
+        }
         let (Kind::Conv(conv), Some(x)) = (&node.kind, node.input(0)) else { return };
         let form = conv_input(program, conv, node, self.blocked[x.at()], self.isa);
         let (Some(l), Some(y)) = (activation(program, x), node.out().and_then(|y| activation(program, y)))
@@ -185,6 +196,7 @@ impl Forms {
                     matches!(
                         program.nodes[m].kind,
                         Kind::Conv(_)
+                            | Kind::IntConv(..)
                             | Kind::Pool(_)
                             | Kind::Ew(_)
                             | Kind::Concat { .. }
@@ -246,6 +258,7 @@ impl Emit<'_> {
         Ok(match form {
             Form::Plain => plain,
             Form::Haloed => plain.with_halo(halo(v)),
+            Form::Quad => BlockedLayout { cb: 4, ..plain }.with_halo(halo(v)),
             Form::Blocked => {
                 let (root, _) = self.forms.root(v);
                 let blocked = BlockedLayout { cb: self.forms.cb, ..plain }.with_halo(halo(root));
@@ -274,7 +287,7 @@ impl Emit<'_> {
                 let layout = activation(self.program, v);
                 Loc { home: Home::Buffer(self.buffer(bytes)), offset: 0, layout }
             }
-            Form::Haloed => {
+            Form::Haloed | Form::Quad => {
                 let layout = self.layout(v, form)?;
                 Loc { home: Home::Buffer(self.buffer(layout.bytes())), offset: 0, layout: Some(layout) }
             }
@@ -341,6 +354,9 @@ impl Emit<'_> {
             let layout = self.layout(v, form)?;
             let plain = self.layout(v, Form::Plain)?;
             let tensor = self.program.constant_of(v).ok_or_else(|| no_kernel("a constant"))?;
+            if tensor.dtype() != fcc_ir::DType::F32 {
+                return Err(no_kernel("a constant activation that is not f32"));
+            }
             let data = host_relayout(tensor, &plain, &layout)?;
             let mut loc = self.packed(data);
             loc.layout = Some(layout);
@@ -352,7 +368,8 @@ impl Emit<'_> {
 
     /// Zeroes the halo of what the next step writes without its halo.
     pub(super) fn zero_halo(&mut self, to: &Loc, place: &str) -> Result<(), Stop> {
-        let Some(layout) = to.layout.filter(|l| !l.is_tight()) else { return Ok(()) };
+        // that of bytes is filled by who reads it
+        let Some(layout) = to.layout.filter(|l| !l.is_tight() && l.elem.bytes() == 4) else { return Ok(()) };
         let threads = self.shared.options.threads;
         let kernel = built(crate::kernels::zero::ZeroHalo { layout }.build(self.code.emitter(), threads))?;
         let value = format!("{} images of {}x{:?}", layout.n, layout.c, layout.spatial);
@@ -366,7 +383,7 @@ fn words(form: Form, layout: &BlockedLayout) -> String {
     match form {
         Form::Plain => "row-major".into(),
         Form::Haloed => format!("row-major{border}"),
-        Form::Blocked => format!("channels in blocks of {}{border}", layout.cb),
+        Form::Blocked | Form::Quad => format!("channels in blocks of {}{border}", layout.cb),
     }
 }
 
@@ -391,7 +408,7 @@ fn relayout(from: &BlockedLayout, to: &BlockedLayout) -> Copy {
     let cb = from.cb.max(to.cb);
     let part = |first: usize, channels: usize, blocks: usize, lanes: usize| {
         let block_step = |l: &BlockedLayout| if l.cb == 1 { cb * l.block_bytes() } else { l.block_bytes() };
-        let lane_step = |l: &BlockedLayout| if l.cb == 1 { l.block_bytes() } else { 4 };
+        let lane_step = |l: &BlockedLayout| if l.cb == 1 { l.block_bytes() } else { l.elem.bytes() };
         let start = |l: &BlockedLayout| {
             l.origin_bytes()
                 + if l.cb == 1 { first * l.block_bytes() } else { first / l.cb * l.block_bytes() }
@@ -421,7 +438,7 @@ fn relayout(from: &BlockedLayout, to: &BlockedLayout) -> Copy {
     if rest > 0 {
         parts.push(part(whole * cb, rest, 1, rest));
     }
-    Copy { width: 4, parts, src_bytes: vec![from.bytes()], dst_bytes: to.bytes() }
+    Copy { width: from.elem.bytes(), parts, src_bytes: vec![from.bytes()], dst_bytes: to.bytes() }
 }
 
 /// A constant in another layout, zero where the layout has more than the value.

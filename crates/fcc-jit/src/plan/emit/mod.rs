@@ -5,6 +5,7 @@ mod conv;
 mod elementwise;
 mod forms;
 mod gemm;
+mod int8;
 mod movement;
 mod recurrent;
 mod weights;
@@ -50,6 +51,8 @@ pub(crate) enum Form {
     Haloed,
     /// Blocked by channels.
     Blocked,
+    /// Bytes blocked by four channels: input of a first convolution.
+    Quad,
 }
 
 /// What holds a value.
@@ -66,7 +69,7 @@ pub(crate) struct Loc {
     pub home: Home,
     /// Bytes from the start of the home.
     pub offset: usize,
-    /// For an activation (f32 of rank 3 to 5); others are row-major.
+    /// For an activation (f32, int32 or bytes, of rank 3 to 5); others are row-major.
     pub layout: Option<BlockedLayout>,
 }
 
@@ -117,6 +120,8 @@ pub(crate) struct Emit<'a> {
     plain: bool,
     code: Code,
     forms: Forms,
+    /// What the halos of bytes hold: the zero point, and its value if it is no number.
+    halos: HashMap<(Vx, Form), (crate::kernels::int8::Zero, Option<Vx>)>,
     locs: HashMap<(Vx, Form), Loc>,
     consts: Vec<Const>,
     packing: Vec<Packing>,
@@ -156,13 +161,17 @@ impl Plan {
 
 impl<'a> Emit<'a> {
     fn new(program: &'a Program, shared: &'a Arc<Shared>, plain: bool) -> Result<Emit<'a>, Stop> {
-        let code = Code::new(shared.options.isa).map_err(Error::from)?;
+        let mut code = Code::new(shared.options.isa).map_err(Error::from)?;
+        if !shared.options.vnni {
+            code.emitter().without_vnni();
+        }
         let forms = Forms::choose(program, code.isa());
         Ok(Emit {
             program,
             shared,
             plain,
             forms,
+            halos: HashMap::new(),
             code,
             locs: HashMap::new(),
             consts: vec![],
@@ -184,6 +193,9 @@ impl<'a> Emit<'a> {
             Kind::Ew(expr) => self.elementwise(node, expr),
             Kind::Conv(conv) => self.conv(node, conv),
             Kind::Gemm(gemm) => self.gemm(node, gemm),
+            Kind::IntConv(conv, p) => self.int_conv(node, conv, p),
+            Kind::IntGemm(gemm, p) => self.int_gemm(node, gemm, p),
+            Kind::DynamicRange => self.dynamic_range(node),
             Kind::Pool(pool) => self.pool(node, pool),
             Kind::GlobalPool(kind) => self.global_pool(node, *kind),
             Kind::Softmax { log, outer, n, inner } => {

@@ -93,6 +93,7 @@ impl Emit<'_> {
                 dims: vec![Dim { count: bytes[1] / 4, steps: vec![4] }],
                 base: vec![0],
                 bytes: vec![bytes[1]],
+                types: vec![],
             };
             let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
             self.run(&node.place, kernel, vec![to_loc])?;
@@ -151,6 +152,7 @@ impl Emit<'_> {
                 ],
                 base,
                 bytes: vec![bytes; operands],
+                types: vec![],
             };
             let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
             let mut args = vec![x; operands - 1];
@@ -249,7 +251,7 @@ impl Emit<'_> {
 
 /// The copy of blocked channels to blocks that begin `shift` channels before them.
 fn insert(from: &BlockedLayout, to: &BlockedLayout, shift: usize) -> Copy {
-    let cb = from.cb;
+    let (cb, width) = (from.cb, from.elem.bytes());
     let mut parts = vec![];
     // lanes `low..high` of source blocks `first..first + blocks` move up by `shift`, into the next block beyond the end
     let mut part = |first: usize, blocks: usize, low: usize, high: usize| {
@@ -265,15 +267,15 @@ fn insert(from: &BlockedLayout, to: &BlockedLayout, shift: usize) -> Copy {
         let [d, h, w] = from.spatial;
         parts.push(CopyPart {
             source: 0,
-            src: from.origin_bytes() + first * from.block_bytes() + 4 * low,
-            dst: to.origin_bytes() + block * to.block_bytes() + 4 * lane,
+            src: from.origin_bytes() + first * from.block_bytes() + width * low,
+            dst: to.origin_bytes() + block * to.block_bytes() + width * lane,
             dims: vec![
                 dim(from.n, BlockedLayout::batch_bytes),
                 dim(blocks, BlockedLayout::block_bytes),
                 dim(d, BlockedLayout::plane_bytes),
                 dim(h, BlockedLayout::row_bytes),
                 dim(w, BlockedLayout::pixel_bytes),
-                CopyDim { count: high - low, src: 4, dst: 4 },
+                CopyDim { count: high - low, src: width as i64, dst: width as i64 },
             ],
         });
     };
@@ -283,7 +285,7 @@ fn insert(from: &BlockedLayout, to: &BlockedLayout, shift: usize) -> Copy {
     part(0, whole, split, cb);
     part(whole, 1, 0, split.min(rest));
     part(whole, 1, split, rest);
-    Copy { width: 4, parts, src_bytes: vec![from.bytes()], dst_bytes: to.bytes() }
+    Copy { width, parts, src_bytes: vec![from.bytes()], dst_bytes: to.bytes() }
 }
 
 fn strides(shape: &[usize]) -> Vec<usize> {
