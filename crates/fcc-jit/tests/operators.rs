@@ -507,3 +507,19 @@ fn values_read_in_two_forms() {
     let sum = net.op("Add", &[y, x]);
     net.check(&[z, out, sum, y], Within::Exact);
 }
+
+/// What Winograd's transforms cannot carry is computed by plain sums, in the same run.
+#[test]
+fn infinities_and_nan_go_through_convolutions_as_through_plain_sums() {
+    for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+        let mut net = Net::new();
+        let (n, c, h, w) = (1, 64, 12, 14);
+        let mut values: Vec<f32> = (0..n * c * h * w).map(|i| ((i * 7) % 9) as f32 - 4.0).collect();
+        values[3 * h * w + 5 * w + 6] = bad;
+        let x = net.given(Tensor::new(vec![n, c, h, w], values).unwrap());
+        let w = net.weight(&[48, 64, 3, 3]);
+        let y = net.node("Conv", &[x, w], conv_attrs(1, 1, 1, 1));
+        let relu = net.op("Relu", &[y]);
+        net.check(&[y, relu], Within::Exact);
+    }
+}

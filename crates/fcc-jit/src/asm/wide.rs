@@ -59,7 +59,7 @@ impl From<f32> for Src {
 pub enum Lanes {
     /// Every lane.
     All,
-    /// The lanes of a mask set up by [`Asm::set_mask`]; others read as 0 and are not written.
+    /// The lanes of a mask set up by [`Asm::lanes`] or [`Asm::lane_range`]; others read as 0 and are not written.
     Masked(Mask),
 }
 

@@ -248,7 +248,7 @@ impl Recurrence {
         Ok(ops)
     }
 
-    /// The step function; operands in the order of [`Recurrence::operands`].
+    /// The step function; operands in the order of `Recurrence::operands`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for empty extents, and below AVX2.

@@ -238,7 +238,7 @@ impl Winograd {
     /// `scratch`, and `flag`: 4 bytes that become 1 where a sum is not finite, and are left alone else.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for layouts that do not fit.
+    /// [`crate::error::Error::Invalid`] for layouts that do not fit.
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
         let (isa, c, threads) = (e.isa(), &self.conv, threads.max(1));
         c.check(isa)?;
