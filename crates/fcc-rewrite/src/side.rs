@@ -8,7 +8,7 @@ use fcc_ir::{
     At, DType, Error, Function, Graph, Model, NodeId, NodeKind, OpNode, Result, Tensor, Value, ValueId,
 };
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A value of one side with what bounds its error.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ pub(crate) struct Side<'s> {
     opened: &'s BTreeSet<String>,
     given: &'s Values,
     run: &'s Values,
+    /// See [`inert`].
+    inert: &'s HashSet<NodeId>,
     done: HashMap<NodeId, Vec<Known>>,
     /// Terms of all sums so far.
     pub terms: u64,
@@ -42,8 +44,9 @@ impl<'s> Side<'s> {
         opened: &'s BTreeSet<String>,
         given: &'s Values,
         run: &'s Values,
+        inert: &'s HashSet<NodeId>,
     ) -> Self {
-        Side { model, shared, opened, given, run, done: HashMap::new(), terms: 1 }
+        Side { model, shared, opened, given, run, inert, done: HashMap::new(), terms: 1 }
     }
 
     /// Whether a value is read from the run of the original.
@@ -67,7 +70,9 @@ impl<'s> Side<'s> {
                 NodeKind::Input | NodeKind::Capture(_) | NodeKind::Op(_) => None,
             });
             let found = found.ok_or_else(|| Error::invalid(format!("value `{name}` is not known")))?;
-            return Ok(known(lively(name, found), false));
+            // what depends on no input is one value under several names, which rules may merge: it stays as it is
+            let filled = if self.inert.contains(&value.node) { found } else { lively(name, found) };
+            return Ok(known(filled, false));
         }
         self.node(value)
     }
@@ -193,6 +198,23 @@ impl Known {
             None => Cow::Owned(abs_of(&self.value)),
         }
     }
+}
+
+/// The operators whose results depend on nothing that a run computes from its inputs, but for their shapes.
+pub(crate) fn inert(model: &Model) -> Result<HashSet<NodeId>> {
+    let graph = &model.graph;
+    let mut found = HashSet::new();
+    for id in graph.ops()? {
+        let Some(op) = graph.op(id) else { continue };
+        let reads = graph.inputs_of(id).into_iter().flatten().chain(graph.captures_of(id));
+        let fixed = |v: ValueId| graph.constant(v).is_some() || found.contains(&v.node);
+        let random = op.op.is_random() || op.op == fcc_ir::Op::Opaque;
+        let only_shape = matches!(op.op_type.as_str(), "ConstantOfShape" | "Shape" | "Size");
+        if only_shape || (!random && reads.into_iter().all(fixed)) {
+            found.insert(id);
+        }
+    }
+    Ok(found)
 }
 
 /// The value with seeded numbers in place of its zeros, within the range that it has. Both sides read the same value,

@@ -1,12 +1,12 @@
 //! Stretches of changed nodes between the values that two models share by name, computed on both sides in `f64`.
 use crate::frontier::Shared;
 use crate::same::same_producer;
-use crate::side::Side;
+use crate::side::{Side, inert};
 use crate::sizes::widened;
 use crate::verify::{as_f64s, index_of};
 use fcc_ir::interp::Values;
-use fcc_ir::{At, Error, Model, Result, Value, ValueId, ValueInfo};
-use std::collections::BTreeSet;
+use fcc_ir::{At, Error, Model, NodeId, Result, Value, ValueId, ValueInfo};
+use std::collections::{BTreeSet, HashSet};
 
 /// What both models share and where they differ.
 pub(crate) struct Stretches<'m> {
@@ -15,6 +15,8 @@ pub(crate) struct Stretches<'m> {
     shared: Shared<'m>,
     /// In the order of the rewritten graph.
     targets: Vec<Target>,
+    /// By side: the original, the rewritten model.
+    inert: [HashSet<NodeId>; 2],
 }
 
 /// A shared value whose node differs: there both sides are compared.
@@ -65,7 +67,8 @@ impl<'m> Stretches<'m> {
                 targets.push(Target { opened: shared.opened(&name), name, was, is });
             }
         }
-        Ok(Stretches { original, rewritten, shared, targets })
+        let inert = [inert(original)?, inert(rewritten)?];
+        Ok(Stretches { original, rewritten, shared, targets, inert })
     }
 
     /// The original with every value that the comparison reads as an output.
@@ -101,8 +104,10 @@ impl<'m> Stretches<'m> {
     fn compare_value(&self, target: &Target, given: &Values, run: &Values) -> Result<Compared> {
         let name = target.name.clone();
         let place = self.rewritten.graph.place(target.is.node);
-        let side = |model: &'m Model| Side::new(model, &self.shared, &target.opened, given, run);
-        let (mut was, mut is) = (side(self.original), side(self.rewritten));
+        let side = |model: &'m Model, which: usize| {
+            Side::new(model, &self.shared, &target.opened, given, run, &self.inert[which])
+        };
+        let (mut was, mut is) = (side(self.original, 0), side(self.rewritten, 1));
         let a = was.node(target.was).at(|| "the original")?;
         let b = is.node(target.is).at(|| "the rewritten model")?;
         let terms = was.terms.saturating_add(is.terms) as f64;

@@ -262,3 +262,20 @@ fn extents_that_only_one_side_reads_open_nothing() {
     let found = verify(&original, &rewritten);
     assert!(found.is_same(), "{found}");
 }
+
+#[test]
+fn zeros_that_no_input_makes_stay_zeros() {
+    let header = "main (float[N,3] x) => (float[N,3] y)";
+    let states =
+        "s = Shape(x) a = ConstantOfShape(s) b = ConstantOfShape(s) c = Neg(a) d = Neg(b) e = Exp(x)";
+    let (original, rewritten) = pair(
+        header,
+        &format!("{states} f = Add(e, c) g = Mul(f, d) y = Add(g, e)"),
+        &format!("{states} f = Add(e, c) g = Mul(f, c) y = Add(g, e)"),
+    );
+    let found = verify(&original, &rewritten);
+    assert!(found.is_same(), "{found}");
+    let (_, wrong) =
+        pair(header, "y = Exp(x)", &format!("{states} f = Add(e, c) g = Mul(f, e) y = Add(g, e)"));
+    assert!(!verify(&original, &wrong).is_same());
+}
