@@ -99,7 +99,9 @@ impl Emit<'_> {
             let (c, m) = (xl.c / conv.group, yl.c / conv.group);
             let cb = self.forms.cb;
             self.because(format!(
-                "not as matrix products: channels of a group: got {c} to {m}, need multiples of {cb}"
+                "not as matrix products: {} groups of {c} to {m} channels, need multiples of {cb}, or at most 32 groups of 4 or more to {} or more",
+                conv.group,
+                cb / 2
             ));
             let k = lanewise::GroupConv {
                 x: xl,
