@@ -361,6 +361,12 @@ impl Translate<'_, '_> {
                 let value = self.shuffle(y, y, lanes);
                 self.set_vector(d, value);
             }
+            Ins::Take(d, ref table, at) => {
+                let (own, other) = (self.vector(d), self.load(at, F32X4));
+                let lanes = [0, 1, 2, 3].map(|i| table.get(i).map_or(i as u32, |l| l % 8));
+                let value = self.shuffle(own, other, lanes);
+                self.set_vector(d, value);
+            }
             Ins::Gather(d, at, ref table) => {
                 let value = self.gather(at, table);
                 self.set_vector(d, value);

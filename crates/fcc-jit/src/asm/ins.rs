@@ -107,6 +107,8 @@ pub(crate) enum Ins {
     },
     /// `d[i] = y[table[i]]`
     Permute(usize, Rc<[u32]>, Src),
+    /// `d[i] = table[i] < 4 ? d[i] : at[table[i] - 4]`
+    Take(usize, Rc<[u32]>, Mem),
     /// `d[i]` is the f32 at `base + offset + table[i]`.
     Gather(usize, Mem, Rc<[u32]>),
     /// All lanes become the sum.

@@ -346,6 +346,23 @@ impl Asm {
         Ok(())
     }
 
+    /// Takes lanes of the vector at `m`: `d[i] = m[table[i] - lanes]`, and stays as it is where `table[i] == i`; `t` is
+    /// overwritten on AVX2.
+    pub fn take(&mut self, d: usize, table: &Table, m: Mem, t: usize) -> Result<()> {
+        let x = table.reg;
+        match self.isa {
+            Isa::Baseline => self.record(Ins::Take(d, table.words.clone(), m))?,
+            Isa::Avx512 => self.a.vpermt2ps(ZMM[d], ZMM[x], zmmword_ptr(m.x86()))?,
+            Isa::Avx2 => {
+                // the upper bits of an index do not matter
+                self.a.vpermps(YMM[t], YMM[x], ymmword_ptr(m.x86()))?;
+                let taken = (0..8).filter(|i| table.words.get(*i).is_some_and(|w| *w >= 8));
+                self.a.vblendps(YMM[d], YMM[d], YMM[t], taken.map(|i| 1 << i).sum::<i32>())?;
+            }
+        }
+        Ok(())
+    }
+
     /// `d = x`
     pub fn mov(&mut self, d: usize, x: usize) -> Result<()> {
         match self.isa {

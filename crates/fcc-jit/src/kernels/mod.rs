@@ -5,6 +5,7 @@
 
 pub mod activation;
 pub mod brgemm;
+pub mod channels;
 pub mod clif;
 pub mod conv;
 pub mod conv_transpose;

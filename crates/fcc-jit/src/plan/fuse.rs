@@ -12,6 +12,8 @@ use fcc_ir::Tensor;
 
 pub(crate) fn fuse(program: &mut Program) {
     program.sweep();
+    super::channels::simplify(program);
+    program.sweep();
     super::fuse_int8::products(program);
     program.sweep();
     chains(program);

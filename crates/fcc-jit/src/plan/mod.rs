@@ -1,5 +1,6 @@
 //! Plans: lists of steps over slots and an arena, and their execution.
 mod build;
+mod channels;
 mod control;
 mod emit;
 mod fuse;

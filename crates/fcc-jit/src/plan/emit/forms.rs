@@ -5,6 +5,7 @@ use crate::aligned::AlignedF32;
 use crate::asm::Isa;
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
+use crate::kernels::elem::Elem;
 use crate::kernels::layout::BlockedLayout;
 use crate::kernels::narrow::NarrowConv;
 use crate::plan::info::Work;
@@ -66,6 +67,24 @@ pub(super) fn spreads(program: &Program, conv: &ConvNode, node: &Node, isa: Isa)
         && y.c * window <= isa.lanes()
 }
 
+/// For each channel of the result the channel of the input, of a selection of whole channels of an f32 activation.
+pub(super) fn channels(program: &Program, node: &Node) -> Option<Vec<usize>> {
+    let (x, y) = (node.input(0)?, node.out()?);
+    let (from, to) = (activation(program, x)?, activation(program, y)?);
+    if from.elem != Elem::F32 || (from.n, from.spatial) != (to.n, to.spatial) {
+        return None;
+    }
+    match &node.kind {
+        Kind::Part { axis: 1, start } => Some((*start..start + to.c).collect()),
+        Kind::Select { sources, .. } => {
+            let same = |list: &Vec<Option<usize>>| list.iter().enumerate().all(|(i, s)| *s == Some(i));
+            let others = sources.iter().enumerate().filter(|(axis, _)| *axis != 1);
+            others.map(|(_, list)| list).all(same).then(|| sources.get(1)?.iter().copied().collect())?
+        }
+        _ => None,
+    }
+}
+
 /// The form in which a convolution reads x.
 pub(super) fn conv_input(program: &Program, conv: &ConvNode, node: &Node, x_blocked: bool, isa: Isa) -> Form {
     let x = node.input(0);
@@ -109,8 +128,11 @@ impl Forms {
             }
             Kind::IntConv(..) | Kind::Pool(_) | Kind::Resize { .. } => true,
             // a part of whole blocks is a view, if x is blocked
-            Kind::Part { axis: 1, start } => {
-                node.input(0).is_some_and(|x| blocked(&x)) && start.is_multiple_of(self.cb)
+            Kind::Part { axis: 1, start } if start.is_multiple_of(self.cb) => {
+                node.input(0).is_some_and(|x| blocked(&x))
+            }
+            Kind::Part { .. } | Kind::Select { .. } => {
+                node.input(0).is_some_and(|x| blocked(&x)) && channels(program, node).is_some()
             }
             Kind::Ew(_) => node.inputs.iter().flatten().any(|v| blocked(v) && program.shape(*v) == shape),
             Kind::Concat { axis } => *axis == 1 && node.inputs.iter().flatten().all(blocked),
@@ -179,6 +201,7 @@ impl Forms {
         for node in &program.nodes {
             if let (Kind::Part { start, .. }, Some(x), Some(y)) = (&node.kind, node.input(0), node.out())
                 && self.blocked[y.at()]
+                && start.is_multiple_of(self.cb)
             {
                 self.inside.insert(y, (x, start / self.cb));
             }
@@ -201,6 +224,7 @@ impl Forms {
                             | Kind::Ew(_)
                             | Kind::Concat { .. }
                             | Kind::Resize { .. }
+                            | Kind::Select { .. }
                     )
                 });
                 let free = !self.inside.contains_key(&whole) && self.root(out).0 != whole;

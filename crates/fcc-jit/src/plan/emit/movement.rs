@@ -1,6 +1,7 @@
 //! Views, strided copies and concatenation.
-use super::forms::activation;
+use super::forms::{activation, channels};
 use super::{Emit, Form, Loc, Stop, built, no_kernel};
+use crate::kernels::channels::Channels;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::ew::{Binary, Dim, Elementwise, Expr, Ins, Unary};
 use crate::kernels::layout::BlockedLayout;
@@ -25,6 +26,9 @@ impl Emit<'_> {
         let (Some(x), Some(y)) = (node.input(0), node.out()) else {
             return Err(no_kernel("a part of nothing"));
         };
+        if self.forms.blocked[y.at()] && !start.is_multiple_of(self.forms.cb) {
+            return self.channels(node, x, y);
+        }
         if self.forms.blocked[y.at()] {
             let x = self.need(x, Form::Blocked, &node.place)?;
             let mut layout = self.layout(y, Form::Blocked)?;
@@ -49,6 +53,17 @@ impl Emit<'_> {
         self.copy(node, start * inner, &dims)
     }
 
+    /// Channels of a blocked activation in another order.
+    fn channels(&mut self, node: &Node, x: Vx, y: Vx) -> Result<(), Stop> {
+        let sources = channels(self.program, node).ok_or_else(|| no_kernel("no selection of channels"))?;
+        let x = self.need(x, Form::Blocked, &node.place)?;
+        let y = self.make(y)?;
+        let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(no_kernel("no activation")) };
+        let spec = Channels { x: xl, y: yl, sources };
+        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        self.run(&node.place, kernel, vec![x, y])
+    }
+
     /// For each axis the source of each output position, in as few strided copies as the positions allow.
     pub(super) fn select(
         &mut self,
@@ -59,11 +74,25 @@ impl Emit<'_> {
         let (Some(x), Some(y)) = (node.input(0), node.out()) else {
             return Err(no_kernel("nothing to select"));
         };
+        if self.forms.blocked[y.at()] {
+            return self.channels(node, x, y);
+        }
         let from = self.program.shape(x).to_vec();
         let to = self.program.shape(y).to_vec();
         let (src, dst) = (strides(&from), strides(&to));
         let mut parts = vec![CopyPart { source: 0, src: 0, dst: 0, dims: vec![] }];
         for (axis, list) in sources.iter().enumerate() {
+            if let Some((first, dims)) = affine(list) {
+                for part in &mut parts {
+                    part.src += 4 * first * src[axis];
+                    part.dims.extend(dims.iter().map(|(count, from, at)| CopyDim {
+                        count: *count,
+                        src: 4 * from * src[axis] as i64,
+                        dst: 4 * (at * dst[axis]) as i64,
+                    }));
+                }
+                continue;
+            }
             let runs = runs(list);
             if parts.len() * runs.len() > 64 {
                 return Err(no_kernel("a selection of too many pieces"));
@@ -294,6 +323,26 @@ fn strides(shape: &[usize]) -> Vec<usize> {
         out[i] = out[i + 1] * shape[i + 1];
     }
     out
+}
+
+/// All positions as one nest of dims, if their sources are that: the first source, and for each dim its extent, the step
+/// of the sources and that of the positions.
+fn affine(sources: &[Option<usize>]) -> Option<(usize, Vec<(usize, i64, usize)>)> {
+    let all: Vec<i64> = sources.iter().map(|s| s.map(|s| s as i64)).collect::<Option<_>>()?;
+    let (mut heads, mut at, mut dims) = (all.clone(), 1, vec![]);
+    while heads.len() > 1 {
+        let step = heads[1] - heads[0];
+        let count = 1 + heads.windows(2).take_while(|w| w[1] - w[0] == step).count();
+        let even = heads.len().is_multiple_of(count)
+            && heads.chunks(count).all(|c| c.windows(2).all(|w| w[1] - w[0] == step));
+        if !even {
+            return None;
+        }
+        dims.push((count, step, at));
+        heads = heads.chunks(count).map(|c| c[0]).collect();
+        at *= count;
+    }
+    Some((usize::try_from(*all.first()?).ok()?, dims))
 }
 
 /// Runs of positions whose sources are evenly spaced: `(position, first source, step, count)`.
