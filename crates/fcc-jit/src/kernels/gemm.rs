@@ -308,7 +308,7 @@ impl Gemm {
             },
             base: Strides::default(),
             // one row reads B once, in order, as fast as the hardware's own prefetches bring it
-            prefetch: if self.m == 1 { 0 } else { 1024 },
+            prefetch: if self.m == 1 { 0 } else { 2048 },
             vectors_first: true,
         }
     }
