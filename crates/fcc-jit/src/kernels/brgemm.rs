@@ -335,17 +335,23 @@ impl Emit<'_> {
             let at: Mem = rdi + (a + s.a_rows[r]);
             if s.nv == 1 && s.isa == Isa::Avx512 {
                 let (acc, breg) = (self.acc(r, 0), self.b_reg(0));
-                self.w.fma(acc, breg, Src::Each(at))?;
+                self.multiply_add(0, acc, breg, Src::Each(at))?;
                 continue;
             }
             let t = first + r % temps.max(1);
             self.w.broadcast(t, at)?;
             for v in 0..s.nv {
                 let (acc, breg) = (self.acc(r, v), self.b_reg(v));
-                self.w.fma(acc, t, breg)?;
+                self.multiply_add(v, acc, t, Src::Reg(breg))?;
             }
         }
         Ok(())
+    }
+
+    /// `acc += x * y` of the columns of vector `v`: half a vector if the last has no more.
+    fn multiply_add(&mut self, v: usize, acc: usize, x: usize, y: Src) -> Result<()> {
+        let half = v + 1 == self.s.nv && 2 * self.s.last_lanes <= self.s.isa.lanes();
+        if half { self.w.fma_low(acc, x, y) } else { self.w.fma(acc, x, y) }
     }
 
     fn epilogue(&mut self) -> Result<()> {
