@@ -64,6 +64,13 @@ fn whole_blocks(icg: usize, ocg: usize, cb: usize) -> bool {
 /// Most groups that are nests of their own.
 const MAX_RAGGED: usize = 32;
 
+/// The lanes of the last vector of `c` channels that a kernel makes: all of a block, whose padding may hold anything, but for
+/// those of which half a vector is enough.
+pub(super) fn last_lanes(isa: Isa, c: usize) -> usize {
+    let last = (c - 1) % isa.lanes() + 1;
+    if isa == Isa::Avx512 && 2 * last <= isa.lanes() { last } else { isa.lanes() }
+}
+
 /// Whether groups of `icg` to `ocg` channels are done by this kernel: those of whole blocks, and those that are large and
 /// few enough.
 pub fn dense_groups(group: usize, icg: usize, ocg: usize, cb: usize) -> bool {
@@ -392,9 +399,9 @@ impl Conv {
             },
             vector_blocks: tiling.vectors.pieces,
             first_lane: part.y_lane,
-            last_lanes: match self.ragged(isa) {
-                true => (part.y_lane + self.oc_per_group() - 1) % isa.lanes() + 1,
-                false => isa.lanes(),
+            last_lanes: match part.y_lane + self.oc_per_group() {
+                end if self.ragged(isa) => (end - 1) % isa.lanes() + 1,
+                end => last_lanes(isa, end),
             },
             b_step: None,
             reduction,

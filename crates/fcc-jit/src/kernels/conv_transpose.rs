@@ -5,6 +5,7 @@
 //! them neighbouring `i`: each such phase is a convolution of stride 1 that writes every `stride`-th pixel.
 
 use super::activation::Activation;
+use super::conv::last_lanes;
 use super::halo::Halo;
 use super::layout::BlockedLayout;
 use super::nest::{BiasKind, Epilogue, Nest, NestArgs, NestKernels, Reduction, Strides};
@@ -267,7 +268,7 @@ impl ConvTranspose {
             vector: Strides { x: 0, w: all * vb, bias: vb, residual: 0, y: i(y.block_bytes()) },
             vector_blocks: tiling.vectors.pieces,
             first_lane: 0,
-            last_lanes: isa.lanes(),
+            last_lanes: last_lanes(isa, self.oc_per_group()),
             b_step: None,
             reduction: Reduction {
                 chunks: Split::into(blocks, 1),
