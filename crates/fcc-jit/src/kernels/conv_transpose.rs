@@ -295,6 +295,7 @@ impl ConvTranspose {
             },
             prefetch: 1024,
             vectors_first: false,
+            tiles: None,
         }
     }
 

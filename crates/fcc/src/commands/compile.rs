@@ -8,7 +8,7 @@ pub struct CompileArgs {
     /// Threads of the compiled code [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// The widest instructions that compiled code may use [default: the widest that this CPU has]
+    /// The widest instructions that compiled code may use [default: the widest vectors that this CPU has]
     #[arg(long, value_name = "LEVEL", value_parser = isa())]
     isa: Option<Isa>,
     /// How far compiled code may depart from plain f32
@@ -22,6 +22,7 @@ fn isa() -> impl TypedValueParser<Value = Isa> {
             Isa::Baseline => "What any CPU has",
             Isa::Avx2 => "256-bit vectors: AVX2 and FMA",
             Isa::Avx512 => "512-bit vectors: AVX-512 F, VL, BW and DQ",
+            Isa::Amx => "AVX-512, and AMX tiles for products; an error where this machine has none",
         })
     };
     PossibleValuesParser::new(Isa::ALL.map(value)).try_map(|name| name.parse::<Isa>())

@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn isa(options: &fcc_jit::Options) -> Isa {
-    Isa::detect().limited_to(options.isa)
+    Isa::within(options.isa)
 }
 
 fn json(plan: &Plan, options: &fcc_jit::Options) -> Json {

@@ -17,7 +17,7 @@ pub mod range;
 
 use super::elem::Elem;
 use super::ew::Expr;
-use crate::asm::Isa;
+use crate::asm::{Dot, Isa};
 use crate::error::{Error, Result};
 
 /// The zero point of x.
@@ -63,6 +63,15 @@ impl Epilogue {
     /// The type of the residual, if there is one.
     pub fn residual(&self) -> Option<Elem> {
         self.inputs.iter().find_map(|i| if let Input::Residual(e) = i { Some(*e) } else { None })
+    }
+}
+
+/// How products are summed, for names of kernels.
+fn way(dot: Dot) -> &'static str {
+    match dot {
+        Dot::Words => "words",
+        Dot::Bytes => "vnni",
+        Dot::Tiles => "amx",
     }
 }
 
