@@ -1,8 +1,8 @@
 //! The emulator against plain arithmetic, and against hardware where there is some.
 
 use crate::common::Rng;
-use crate::tiles::{Product, Tile, Tiles};
-use crate::trap::{Amx, amx, assert_released};
+use crate::common::amx::tiles::{Product, Tile, Tiles};
+use crate::common::amx::{Amx, amx, assert_released};
 use fcc_jit::asm::reg::{r8, rcx, rdi, rdx, rsi};
 use fcc_jit::asm::{Asm, Isa, TileProduct};
 use fcc_jit::module::{Buffer, Code, Kernel, Operand};

@@ -6,5 +6,5 @@
 mod common;
 
 mod emulator;
-mod tiles;
-mod trap;
+mod f32s;
+mod models;

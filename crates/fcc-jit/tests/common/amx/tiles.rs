@@ -101,10 +101,15 @@ impl Tiles {
         let ((m, n), (xm, k), (yk, yn)) = (self.shape(d), self.shape(x), self.shape(y));
         assert!(m == xm && n == yn && k == 4 * yk, "{m}x{n} += {xm}x{k} * {yk}x{yn}");
         let (x, y) = (self.data[x], self.data[y]);
-        for (row, sums) in x.iter().zip(&mut self.data[d]).take(m) {
-            match how {
-                Product::Bf16 => bf16_row(row, &y, k / 4, sums),
-                Product::Bytes(xs, ys) => bytes_row(row, &y, k / 4, n / 4, (xs, ys), sums),
+        let sums = self.data[d].iter_mut().take(m);
+        match how {
+            Product::Bf16 => {
+                let columns = words(&y, &bf16);
+                x.iter().zip(sums).for_each(|(row, sums)| bf16_row(row, &columns, k / 4, sums));
+            }
+            Product::Bytes(xs, ys) => {
+                let columns = words(&y, &|b, i| byte(b[i], ys));
+                x.iter().zip(sums).for_each(|(row, sums)| bytes_row(row, &columns, k, xs, sums));
             }
         }
         // columns beyond those that the tile has
@@ -112,39 +117,70 @@ impl Tiles {
     }
 }
 
-/// Sums of four products of bytes each, modulo 2^32.
-fn bytes_row(x: &[u8; 64], y: &Tile, k: usize, n: usize, signed: (bool, bool), sums: &mut [u8; 64]) {
-    let value = |b: u8, signed: bool| if signed { i32::from(b as i8) } else { i32::from(b) };
-    for (j, sum) in sums.chunks_exact_mut(4).enumerate().take(n) {
-        let mut total = i32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]);
-        for kk in 0..k {
-            for b in 0..4 {
-                let product = value(x[4 * kk + b], signed.0) * value(y[kk][4 * j + b], signed.1);
-                total = total.wrapping_add(product);
+/// What the columns of a tile hold: `[row][of four bytes of a column][column]`; of two values only the first two are used.
+type Columns = [[[u32; 16]; 4]; 16];
+
+fn words(y: &Tile, value: &dyn Fn(&[u8], usize) -> u32) -> Columns {
+    let mut columns = [[[0u32; 16]; 4]; 16];
+    for (row, out) in y.iter().zip(&mut columns) {
+        for (j, column) in row.chunks_exact(4).enumerate() {
+            for (i, out) in out.iter_mut().enumerate() {
+                out[j] = value(column, i);
             }
         }
-        sum.copy_from_slice(&total.to_le_bytes());
+    }
+    columns
+}
+
+/// The f32 of bf16 `i` (0 or 1) of four bytes.
+fn bf16(b: &[u8], i: usize) -> u32 {
+    let i = 2 * (i % 2);
+    u32::from(u16::from_le_bytes([b[i], b[i + 1]])) << 16
+}
+
+fn byte(b: u8, signed: bool) -> u32 {
+    if signed { i32::from(b as i8) as u32 } else { u32::from(b) }
+}
+
+/// Sums of products of bytes, modulo 2^32.
+fn bytes_row(x: &[u8; 64], y: &Columns, k: usize, signed: bool, sums: &mut [u8; 64]) {
+    let factors = x.map(|b| byte(b, signed));
+    // SAFETY: the loop reads k words of factors and 64 bytes of columns for each, and 64 bytes of sums, all of which there
+    // are; who calls this has AVX-512.
+    unsafe {
+        asm!(
+            "vmovdqu32 zmm0, zmmword ptr [{sums}]",
+            "2:",
+            "vpbroadcastd zmm1, dword ptr [{x}]",
+            "vpmulld zmm1, zmm1, zmmword ptr [{y}]",
+            "vpaddd zmm0, zmm0, zmm1",
+            "add {x}, 4",
+            "add {y}, 64",
+            "dec {k}",
+            "jnz 2b",
+            "vmovdqu32 zmmword ptr [{sums}], zmm0",
+            x = inout(reg) factors.as_ptr() => _,
+            y = inout(reg) y.as_ptr() => _,
+            k = inout(reg) k => _,
+            sums = in(reg) sums.as_mut_ptr(),
+            out("zmm0") _, out("zmm1") _,
+            options(nostack),
+        );
     }
 }
 
 /// Sums of all first, and of all second products of the pairs, each multiply-add rounded to nearest even with denormals
 /// as zeros on both ends; their sum is added to what the tile holds.
-fn bf16_row(x: &[u8; 64], y: &Tile, k: usize, sums: &mut [u8; 64]) {
-    let value = |b: &[u8]| u32::from(u16::from_le_bytes([b[0], b[1]])) << 16;
+fn bf16_row(x: &[u8; 64], y: &Columns, k: usize, sums: &mut [u8; 64]) {
     let mut factors = [[0u32; 2]; 16];
-    let mut columns = [[[0u32; 16]; 2]; 16];
-    for kk in 0..k {
-        for pair in 0..2 {
-            factors[kk][pair] = value(&x[4 * kk + 2 * pair..]);
-            for j in 0..16 {
-                columns[kk][pair][j] = value(&y[kk][4 * j + 2 * pair..]);
-            }
-        }
+    for (pair, out) in x.chunks_exact(4).zip(&mut factors) {
+        *out = [bf16(pair, 0), bf16(pair, 1)];
     }
+    // rounding to nearest, no exceptions, denormals as zeros on both ends
     const FLUSH: u32 = 0x9fc0;
     let flush = FLUSH;
-    let kept = 0u32;
-    // SAFETY: the loop reads k times 8 bytes of factors and 128 of columns, and 64 bytes of sums, all of which there are;
+    let mut kept = 0u32;
+    // SAFETY: the loop reads k times 8 bytes of factors and 256 of columns, and 64 bytes of sums, all of which there are;
     // MXCSR is what it was when the block ends; who calls this has AVX-512.
     unsafe {
         asm!(
@@ -158,17 +194,17 @@ fn bf16_row(x: &[u8; 64], y: &Tile, k: usize, sums: &mut [u8; 64]) {
             "vfmadd231ps zmm0, zmm2, zmmword ptr [{y}]",
             "vfmadd231ps zmm1, zmm3, zmmword ptr [{y} + 64]",
             "add {x}, 8",
-            "add {y}, 128",
+            "add {y}, 256",
             "dec {k}",
             "jnz 2b",
             "vaddps zmm0, zmm0, zmm1",
             "vaddps zmm0, zmm0, zmmword ptr [{sums}]",
             "vmovups zmmword ptr [{sums}], zmm0",
             "ldmxcsr [{kept}]",
-            kept = in(reg) &raw const kept,
+            kept = in(reg) &raw mut kept,
             flush = in(reg) &raw const flush,
             x = inout(reg) factors.as_ptr() => _,
-            y = inout(reg) columns.as_ptr() => _,
+            y = inout(reg) y.as_ptr() => _,
             k = inout(reg) k => _,
             sums = in(reg) sums.as_mut_ptr(),
             out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,

@@ -1,6 +1,6 @@
 //! Tile instructions on a CPU that has none: a handler of SIGILL does what they would, on tiles of the thread.
 
-use crate::tiles::{Product, Tiles};
+use super::tiles::{Product, Tiles};
 use fcc_jit::Isa;
 use fcc_jit::asm::assume_amx_is_emulated;
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Register};
@@ -13,8 +13,6 @@ thread_local! {
 }
 /// Instructions that were emulated.
 static EMULATED: AtomicUsize = AtomicUsize::new(0);
-/// Threads whose tiles are configured.
-static CONFIGURED: AtomicUsize = AtomicUsize::new(0);
 
 /// How tiles are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,19 +40,9 @@ pub fn amx() -> Option<Amx> {
     })
 }
 
-/// What a test ran must have used tiles, and given them up on every thread.
-pub struct Used {
-    before: usize,
-}
-impl Used {
-    pub fn start() -> Used {
-        Used { before: EMULATED.load(Ordering::SeqCst) }
-    }
-    pub fn check(&self) {
-        if amx() == Some(Amx::Emulated) {
-            assert!(EMULATED.load(Ordering::SeqCst) > self.before, "no tile instruction ran");
-        }
-    }
+/// Tile instructions that were caught so far, on all threads.
+pub fn caught() -> usize {
+    EMULATED.load(Ordering::SeqCst)
 }
 
 /// That this thread has given its tiles up.
@@ -156,13 +144,11 @@ unsafe fn emulate(i: &Instruction, registers: &[i64; 23], tiles: &mut Tiles) -> 
     let (d, x, y, how) = match i.code() {
         Code::VEX_Ldtilecfg_m512 => {
             assert_eq!(row, 0, "a configuration at an index");
-            CONFIGURED.fetch_add(usize::from(!tiles.configured()), Ordering::SeqCst);
             // SAFETY: the caller's promise.
             tiles.configure(unsafe { &*(base as *const [u8; 64]) });
             return true;
         }
         Code::VEX_Tilerelease => {
-            CONFIGURED.fetch_sub(usize::from(tiles.configured()), Ordering::SeqCst);
             tiles.release();
             return true;
         }
@@ -189,9 +175,4 @@ unsafe fn emulate(i: &Instruction, registers: &[i64; 23], tiles: &mut Tiles) -> 
     };
     tiles.product(d, x, y, how);
     true
-}
-
-/// Threads whose tiles are configured now, of all that were caught.
-pub fn configured_threads() -> usize {
-    CONFIGURED.load(Ordering::SeqCst)
 }
