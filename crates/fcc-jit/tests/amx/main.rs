@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bytes;
 mod emulator;
 mod f32s;
 mod models;
