@@ -274,6 +274,49 @@ fn products_are_exact_on_integers() {
     }
 }
 
+/// Reductions in several calls, each adding to what the last one stored.
+#[test]
+fn long_sums_in_chunks_are_exact() {
+    if amx().is_none() {
+        return;
+    }
+    let mut rng = Rng(50);
+    let mut gemm = Gemm::new(41, 19, 2100, BStorage::Packed);
+    (gemm.bias, gemm.activation) = (GemmBias::Columns, Some(Activation::Relu));
+    gemm.residual = Some(GemmResidual { row: 19, scale: -1.0 });
+    let data = [41 * 2100, 2100 * 19, 19, 41 * 19].map(|n| rng.ints(n));
+    let data = [&data[0][..], &data[1], &data[2], &data[3]];
+    assert_eq!(multiply(&gemm, Terms::Six, data, 2).y, product(&gemm, data));
+    let case = ConvCase {
+        n: 1,
+        c: 330,
+        m: 40,
+        input: [1, 3, 18],
+        kernel: [1, 3, 3],
+        strides: [1; 3],
+        dilations: [1; 3],
+        begin: [0, 1, 1],
+        end: [0, 1, 1],
+        group: 1,
+    };
+    let y = BlockedLayout::blocked(1, 40, case.input, 16).with_halo([(0, 0), (1, 1), (1, 1)]);
+    let conv = Conv {
+        x: BlockedLayout::blocked(1, 330, case.input, 16).with_halo([(0, 0), (1, 1), (1, 1)]),
+        y,
+        kernel: case.kernel,
+        strides: case.strides,
+        dilations: case.dilations,
+        pads_begin: case.begin,
+        group: 1,
+        bias: true,
+        residual: Some(y),
+        activation: Some(Activation::Relu),
+    };
+    let data = numbers(&case, &conv, &mut |n| rng.ints(n));
+    let data = [&data[0][..], &data[1], &data[2], &data[3]];
+    assert_eq!(convolve(&conv, Terms::Six, data, 2).y, reference(&case, &conv, data));
+}
+
 /// Root mean square of the error against exact sums, as a share of that of the results.
 fn error(got: &[f32], want: &[f64]) -> f64 {
     let square = |v: f64| v * v;

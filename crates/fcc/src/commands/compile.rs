@@ -1,4 +1,5 @@
 //! How to compile: the options that every command with compiled code shares.
+use super::failure::Failure;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use fcc_jit::{Isa, Options, Precision, Release};
 
@@ -42,12 +43,16 @@ fn precision() -> impl TypedValueParser<Value = Precision> {
 
 impl CompileArgs {
     /// The options of the code generator.
-    pub fn options(&self) -> Options {
+    ///
+    /// # Errors
+    /// A level that this machine does not have and that nothing may stand in for.
+    pub fn options(&self) -> Result<Options, Failure> {
         let mut options = self.threads.map_or_else(Options::default, |n| Options::with_threads(n.into()));
         options.isa = self.isa.unwrap_or(options.isa);
+        options.isa.check().map_err(|why| Failure::input(format!("--isa {}: {why}", options.isa)))?;
         options.precision = self.precision;
         // weights that were packed need not stay in memory a second time
         options.release = Some(Release::new(fcc_onnx::release));
-        options
+        Ok(options)
     }
 }

@@ -2,4 +2,6 @@
 pub mod tiles;
 mod trap;
 
+// each test uses its own part
+#[allow(unused_imports)]
 pub use trap::{Amx, amx, assert_released, caught};

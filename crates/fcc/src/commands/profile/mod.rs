@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let values = args.inputs.read(&mut model)?;
     let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
     progress.show(|| "compiling".into());
-    let options = args.compile.options();
+    let options = args.compile.options()?;
     let compiled = fcc_jit::compile(&model, &options).map_err(in_file)?;
     progress.show(|| "first run".into());
     compiled.run(&values).map_err(in_file)?;
