@@ -205,3 +205,45 @@ fn what_tiles_do_not_do_says_why() {
     });
     assert!(one_row.contains("no AMX: A of 1 rows and 64 columns, need 8 rows"), "{one_row}");
 }
+
+/// A network of convolutions and a text encoder against their AVX-512 plans; no run starts again for a flag.
+#[test]
+#[ignore = "needs the models of scripts/fetch_models.py"]
+fn real_networks_stay_near_and_raise_no_flag() {
+    if amx().is_none() {
+        return;
+    }
+    let mut net = Net::new();
+    let ids: Vec<i64> = (0..12).map(|_| (net.next() % 8192) as i64).collect();
+    let cases = [
+        ("light/light_squeezenet.onnx", 20, net.reals(&[1, 3, 224, 224])),
+        ("encoder.onnx", 20, Tensor::new([1, 12], ids).expect("ids")),
+    ];
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/models");
+    for (name, least, input) in cases {
+        let model = fcc_onnx::load(folder.join(name), &Default::default()).expect("model");
+        let graph = &model.graph;
+        let given = |i: &&fcc_ir::GraphInput| matches!(graph.node(i.node).kind, fcc_ir::NodeKind::Input);
+        let first = graph.inputs.iter().find(given).expect("an input");
+        let inputs = Values::from([(first.info.name.clone(), Value::Tensor(input))]);
+        let mut plain = options(2, Precision::F32);
+        plain.isa = Isa::Avx512;
+        let want = compile(&model, &plain).expect("compile").run(&inputs).expect("run");
+        for (precision, within) in [(Precision::F32, 1e-5), (Precision::Fast, 1e-3)] {
+            let compiled = compile(&model, &options(2, precision)).expect("compile");
+            let steps = plan(&compiled, &inputs);
+            assert!(uses_amx(&steps) >= least, "{name}: {steps:?}");
+            let (got, profile) = compiled.run_profiled(&inputs, false).expect("run");
+            assert_eq!(profile.steps.len(), steps.len(), "{name}: a run started again");
+            for (output, want) in &want {
+                close(
+                    tensor(&got[output]),
+                    tensor(want),
+                    Within::Relative(within),
+                    &format!("{name} {output}"),
+                );
+            }
+            println!("{name}, {precision}: {} kernels of tiles in {} steps", uses_amx(&steps), steps.len());
+        }
+    }
+}

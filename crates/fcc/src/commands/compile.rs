@@ -35,7 +35,7 @@ fn precision() -> impl TypedValueParser<Value = Precision> {
             Precision::F32 => {
                 "Kernels with no larger an error than plain f32, that treat Inf, NaN, huge and tiny values as it does"
             }
-            Precision::Fast => "Also Winograd convolutions with larger tiles, which lose some digits; all is still f32",
+            Precision::Fast => "Also Winograd convolutions with larger tiles, and at level amx two bf16 terms for each f32: both lose some digits; sums are still f32",
         })
     };
     PossibleValuesParser::new(Precision::ALL.map(value)).try_map(|name| name.parse::<Precision>())
