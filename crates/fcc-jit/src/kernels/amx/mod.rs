@@ -3,9 +3,9 @@
 //! `x = hi + mid + lo`, each the bf16 nearest to what is left: 8 bits each, so that three of them are all of an f32. The
 //! product of two such sums has nine terms, and those that matter are made by tiles, whose sums are f32:
 //!
-//! - [`Terms::Six`]: all but `mid * lo`, `lo * mid` and `lo * lo`, together at most `2^-26` of the product, a quarter of
-//!   what rounding it to f32 costs. So the error against exact sums is no larger than that of plain f32, which rounds
-//!   after each product; a tile adds sixteen pairs before it rounds to the sum of all.
+//! - [`Terms::Six`]: all but `mid * lo`, `lo * mid` and `lo * lo`, which are less than `2^-24` of the product together,
+//!   what rounding it once to f32 may cost, and as a rule a small part of that. The error against exact sums is no larger
+//!   than that of plain f32, which rounds after each product; a tile adds sixteen pairs before it rounds to the sum of all.
 //! - [`Terms::Three`]: `hi * hi`, `hi * mid` and `mid * hi` of two terms each: at most `2^-15` of each product is lost.
 //!
 //! A step of its own regroups the activation ([`regroup`]): 32 channels of a pixel (of bytes: 64) beside one another, 64
