@@ -94,11 +94,14 @@ fn nearest(x: f32) -> u16 {
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
-/// Term `i` of a number.
-fn term(x: f32, i: usize) -> u16 {
-    let value = |b: u16| f32::from_bits(u32::from(b) << 16);
-    let rest = (0..i).fold(x, |rest, _| rest - value(nearest(rest)));
-    nearest(rest)
+/// The terms of a number.
+fn terms(x: f32) -> [u16; 3] {
+    let mut rest = x;
+    [0; 3].map(|_| {
+        let term = nearest(rest);
+        rest -= f32::from_bits(u32::from(term) << 16);
+        term
+    })
 }
 
 /// What weights of one output channel are scaled by so that the largest magnitude is between 1 and 2, and what their sums
@@ -149,9 +152,8 @@ pub(crate) fn pack(p: &Panels<'_>, columns: &mut [f32], out: &mut [f32]) {
                 for n in first..p.n.min(first + width) {
                     // exact: a power of two, and far from both ends of f32 or flushed to what a tile sees as 0
                     let w = (f64::from((p.at)(c, tap, n)) * scales[n].0) as f32;
-                    for part in 0..parts {
-                        step_out[((part * CHANNELS + i / 2 * 2) * width) + 2 * (n - first) + i % 2] =
-                            term(w, part);
+                    for (part, term) in terms(w).into_iter().enumerate().take(parts) {
+                        step_out[((part * CHANNELS + i / 2 * 2) * width) + 2 * (n - first) + i % 2] = term;
                     }
                 }
             }
@@ -195,7 +197,7 @@ mod tests {
             if !(SMALLEST..LARGEST).contains(&x.abs()) {
                 continue;
             }
-            let terms = [0, 1, 2].map(|i| f64::from(value(term(x, i))));
+            let terms = terms(x).map(|t| f64::from(value(t)));
             assert_eq!(terms.iter().sum::<f64>(), f64::from(x), "{x:e}: {terms:?}");
             assert!(terms[1].abs() <= terms[0].abs() / 256.0 && terms[2].abs() <= terms[0].abs() / 65536.0);
         }
