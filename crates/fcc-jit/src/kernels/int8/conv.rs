@@ -21,7 +21,8 @@ use cranelift_module::Module;
 /// A convolution in ONNX's words; ranks below 3 have leading 1s (dilation 1, stride 1, pads 0).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
-    /// Input of bytes: blocked by the lanes of the level, or by 4; for tiles by 64 (see [`Conv::for_tiles`]). Its halo covers the padding and holds the zero point.
+    /// Input of bytes: blocked by the lanes of the level, or by 4; for tiles by 64 (see [`Conv::for_tiles`]). Its halo
+    /// covers the padding and holds the zero point.
     pub x: BlockedLayout,
     /// Output, blocked by the lanes of the level. Its halo is left alone.
     pub y: BlockedLayout,
@@ -76,6 +77,7 @@ impl Conv {
             let found = format!("{} channels in {} groups, in blocks of {}", self.x.c, self.group, self.x.cb);
             return Err(format!("no AMX: {found}, need {LEAST_CHANNELS} or more, groups in whole tiles"));
         }
+        tiled.x.check("int8 conv").map_err(|e| format!("no AMX: {e}"))?;
         Ok((tiled, Regroup::activation(&self.x, Values::Bytes)))
     }
 
@@ -214,7 +216,6 @@ impl Conv {
     }
 
     fn check(&self, isa: Isa) -> Result<()> {
-        super::above_baseline(isa)?;
         let bad = |why: String| Err(Error::invalid("int8 conv", why));
         self.x.check("int8 conv")?;
         self.y.check("int8 conv")?;
@@ -376,6 +377,7 @@ impl Conv {
     /// [`Error::Invalid`] for layouts that do not fit, [`Error::Unsupported`] for empty convolutions.
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
         let isa = e.isa();
+        super::check_way(e, self.dot)?;
         self.check(isa)?;
         let mut operands = vec![
             Operand::read("x", self.x.bytes()),

@@ -53,7 +53,10 @@ impl Gemm {
         }
         let tiled = Gemm { dot: Dot::Tiles, ..self.clone() };
         let regroup = tiled.regroup();
-        Ok((tiled, regroup))
+        match i32::try_from(regroup.group_bytes()) {
+            Ok(_) => Ok((tiled, regroup)),
+            Err(_) => Err(format!("no AMX: A of {} rows", self.m)),
+        }
     }
     fn regroup(&self) -> Regroup {
         let outer = [(self.matrices(|d| d.1), self.m * self.k)];
@@ -232,7 +235,7 @@ impl Gemm {
     /// # Errors
     /// [`Error::Unsupported`] for empty products and offsets beyond 2 GiB inside a tile.
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
-        super::above_baseline(e.isa())?;
+        super::check_way(e, self.dot)?;
         if self.m == 0 || self.n == 0 || self.k == 0 || self.batch.iter().any(|d| d.0 == 0) {
             return Err(Error::unsupported("int8 gemm", "an empty product"));
         }
