@@ -1,18 +1,28 @@
 //! Times kernels beside the machine's own peak: `cargo run --release -p fcc-jit --example kernels [FILTER] [--isa avx2] [--json]`.
 //!
 //! The peak is a loop of independent vector multiply-adds, measured again before each kernel, because shared hosts
-//! change their clock. Times are the best of many runs.
+//! change their clock. Times are the best of many runs, and their median.
+//!
+//! `--isa amx` times each kernel of AMX tiles behind the one of vectors: the step that regroups the input, then the
+//! products, of six and of three bf16 terms, and of bytes. On a shared host tiles may run at a quarter of their speed for
+//! part of the time: there the best and the median differ.
 
 use fcc_jit::aligned::AlignedF32;
 use fcc_jit::asm::Isa;
 use fcc_jit::kernels::activation::Activation;
+use fcc_jit::kernels::amx::Terms;
+use fcc_jit::kernels::amx::conv::AmxConv;
+use fcc_jit::kernels::amx::gemm::AmxGemm;
+use fcc_jit::kernels::amx::regroup::Regroup;
 use fcc_jit::kernels::conv::Conv;
+use fcc_jit::kernels::elem::Elem;
 use fcc_jit::kernels::gemm::{BStorage, Gemm};
+use fcc_jit::kernels::int8;
 use fcc_jit::kernels::lanewise::{GroupConv, Pool as MaxPool, PoolKind};
 use fcc_jit::kernels::layout::BlockedLayout;
 use fcc_jit::kernels::reorder::Reorder;
 use fcc_jit::kernels::winograd::{Winograd, bilinear::Scheme};
-use fcc_jit::module::{Buffer, Code, Kernel};
+use fcc_jit::module::{Buffer, Code, Kernel, Operand};
 use fcc_jit::peak::Peak;
 use fcc_jit::pool::Pool;
 use std::time::{Duration, Instant};
@@ -50,19 +60,26 @@ fn thread_seconds() -> f64 {
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
-/// Seconds of the best run: of this thread when it runs alone, else of the wall clock.
-fn best(code: &Code, kernel: &Kernel, pool: &Pool, args: &[Buffer], seconds: f64) -> Anyhow<f64> {
+/// Seconds of every run: of this thread when it runs alone, else of the wall clock.
+fn times(code: &Code, kernel: &Kernel, pool: &Pool, args: &[Buffer], seconds: f64) -> Anyhow<Vec<f64>> {
     let step = code.step(kernel)?;
     let start = Instant::now();
-    let mut best = f64::MAX;
+    let mut times = vec![];
     while start.elapsed().as_secs_f64() < seconds {
         let (wall, own) = (Instant::now(), thread_seconds());
         // SAFETY: `args` are live distinct buffers of the sizes that they state, and `code` is borrowed.
         unsafe { step.run(pool, args)? };
         let (wall, own) = (wall.elapsed().as_secs_f64(), thread_seconds() - own);
-        best = best.min(if pool.threads() == 1 { own } else { wall });
+        times.push(if pool.threads() == 1 { own } else { wall });
     }
-    Ok(best)
+    Ok(times)
+}
+
+/// The same numbers as pairs of bf16.
+fn pairs(mut a: AlignedF32) -> AlignedF32 {
+    let other: Vec<u32> = a.iter().rev().map(|v| v.to_bits() >> 16).collect();
+    a.iter_mut().zip(other).for_each(|(v, o)| *v = f32::from_bits(v.to_bits() & 0xffff_0000 | o));
+    a
 }
 
 /// What kernels are timed with, and how results are printed.
@@ -74,29 +91,37 @@ struct Bench {
 
 fn report(code: &Code, bench: &Bench, kernel: &Kernel, built: f64) -> Anyhow<()> {
     let pool = &bench.pool;
-    let mut buffers: Vec<AlignedF32> =
-        kernel.operands.iter().enumerate().map(|(i, o)| random(o.bytes / 4, i as u64 * 77 + 5)).collect();
+    let tiles = kernel.name.contains(" amx ");
+    let operand = |(i, o): (usize, &Operand)| {
+        let values = random(o.bytes.div_ceil(4), i as u64 * 77 + 5);
+        if tiles && i < 2 { pairs(values) } else { values }
+    };
+    let mut buffers: Vec<AlignedF32> = kernel.operands.iter().enumerate().map(operand).collect();
     let args: Vec<Buffer> =
         buffers.iter_mut().map(|b| Buffer { ptr: b.as_mut_ptr().cast(), bytes: b.len() * 4 }).collect();
-    let (mut fastest, mut highest) = (f64::MAX, 0f64);
+    let (mut all, mut highest) = (vec![], 0f64);
     for _ in 0..3 {
         highest = highest.max(bench.peak.gflops(pool, Duration::from_millis(20))?);
-        fastest = fastest.min(best(code, kernel, pool, &args, 0.25)?);
+        all.extend(times(code, kernel, pool, &args, 0.25)?);
     }
+    all.sort_by(f64::total_cmp);
+    let (Some(&fastest), Some(&median)) = (all.first(), all.get(all.len() / 2)) else { return Ok(()) };
     let rate = kernel.flops as f64 / fastest / 1e9;
     if bench.json {
         let name = kernel.name.replace('"', "'");
         println!(
-            "{{\"kernel\":\"{name}\",\"us\":{:.3},\"gflops\":{rate:.3},\"peak_gflops\":{highest:.3},\"threads\":{}}}",
+            "{{\"kernel\":\"{name}\",\"us\":{:.3},\"median_us\":{:.3},\"gflops\":{rate:.3},\"peak_gflops\":{highest:.3},\"threads\":{}}}",
             fastest * 1e6,
+            median * 1e6,
             pool.threads()
         );
         return Ok(());
     }
     println!(
-        "{:58} {:9.1} µs {rate:7.1} GFLOP/s {:5.1} % of {highest:.0} ({} threads)   built in {:.2} ms",
+        "{:58} {:9.1} µs, median {:9.1} µs {rate:7.1} GFLOP/s {:5.1} % of {highest:.0} ({} threads)   built in {:.2} ms",
         kernel.name,
         fastest * 1e6,
+        median * 1e6,
         100.0 * rate / highest,
         pool.threads(),
         built * 1e3
@@ -140,7 +165,7 @@ fn main() -> Anyhow<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let isa = match args.iter().position(|a| a == "--isa") {
         Some(i) => args.get(i + 1).ok_or("--isa needs a level")?.parse::<Isa>()?,
-        None => Isa::detect(),
+        None => Isa::within(Isa::Avx512),
     };
     let threads = match args.iter().position(|a| a == "--threads") {
         Some(i) => args.get(i + 1).ok_or("--threads needs a number")?.parse::<usize>()?,
@@ -176,6 +201,11 @@ fn main() -> Anyhow<()> {
             code.finalize()?;
             let built = t.elapsed().as_secs_f64();
             report(&code, &bench, &kernel, built)?;
+            for terms in TERMS {
+                if let Ok(amx) = AmxGemm::choose(&gemm, terms) {
+                    tiles(&mut code, &bench, &amx.regroup(), &mut |code| amx.build(code.emitter(), threads))?;
+                }
+            }
         }
     }
     let convs = [
@@ -217,6 +247,11 @@ fn main() -> Anyhow<()> {
             code.finalize()?;
             let built = t.elapsed().as_secs_f64();
             report(&code, &bench, &kernel, built)?;
+            for terms in TERMS {
+                if let Ok(amx) = AmxConv::choose(&conv, terms) {
+                    tiles(&mut code, &bench, &amx.regroup(), &mut |code| amx.build(code.emitter(), threads))?;
+                }
+            }
             let chosen = Winograd::choose(&conv, isa, false).winograd;
             for schemes in SCHEMES.into_iter().filter(|_| k > 1) {
                 let Some(winograd) = Winograd::new(&conv, isa, schemes) else { continue };
@@ -238,6 +273,74 @@ fn main() -> Anyhow<()> {
     }
     if own.is_none() {
         lanewise(&mut code, &bench, threads, &filter)?;
+        bytes(&mut code, &bench, threads, &filter)?;
+    }
+    Ok(())
+}
+
+const TERMS: [Terms; 2] = [Terms::Six, Terms::Three];
+
+/// At level AMX: the step that regroups the input, and the products.
+fn tiles(
+    code: &mut Code,
+    bench: &Bench,
+    regroup: &Regroup,
+    products: &mut dyn FnMut(&mut Code) -> fcc_jit::error::Result<Kernel>,
+) -> Anyhow<()> {
+    if !code.emitter().has_tiles() {
+        return Ok(());
+    }
+    let t = Instant::now();
+    let kernels = [regroup.build(code.emitter(), bench.pool.threads())?, products(code)?];
+    code.finalize()?;
+    let built = t.elapsed().as_secs_f64();
+    kernels.iter().try_for_each(|kernel| report(code, bench, kernel, built))
+}
+
+/// Products of bytes with 32-bit sums; a filter names them from `int8` on.
+fn bytes(code: &mut Code, bench: &Bench, threads: usize, filter: &str) -> Anyhow<()> {
+    let (isa, dot) = (code.isa(), code.emitter().dot());
+    if isa == Isa::Baseline {
+        return Ok(());
+    }
+    let (zero, epilogue) = (int8::Zero::Const(3), int8::Epilogue::sums());
+    for (m, n, k) in [(1024, 1024, 1024), (128, 768, 768)] {
+        let epilogue = epilogue.clone();
+        let gemm = int8::gemm::Gemm { m, n, k, batch: vec![], signed: false, dot, zero, parts: 1, epilogue };
+        if format!("int8 gemm {m}x{n}x{k}").starts_with(filter) {
+            let kernel = gemm.build(code.emitter(), threads)?;
+            code.finalize()?;
+            report(code, bench, &kernel, 0.0)?;
+            if let Ok((tiled, regroup)) = gemm.for_tiles() {
+                tiles(code, bench, &regroup, &mut |code| tiled.build(code.emitter(), threads))?;
+            }
+        }
+    }
+    for (c, m, out, k) in [(64, 64, 56, 3), (256, 256, 14, 3), (256, 64, 56, 1)] {
+        let pad = (k / 2, k / 2);
+        let like = conv(isa, c, m, out, k, 1, false);
+        let conv = int8::conv::Conv {
+            x: BlockedLayout { elem: Elem::U8, halo: [(0, 0), pad, pad], ..like.x },
+            y: BlockedLayout { elem: Elem::I32, ..like.y },
+            kernel: like.kernel,
+            strides: like.strides,
+            dilations: like.dilations,
+            pads_begin: like.pads_begin,
+            group: 1,
+            dot,
+            zero,
+            parts: 1,
+            epilogue: epilogue.clone(),
+            residual: None,
+        };
+        if format!("int8 conv {k}x{k}/1 {c}->{m} {out}x{out}").starts_with(filter) {
+            let kernel = conv.build(code.emitter(), threads)?;
+            code.finalize()?;
+            report(code, bench, &kernel, 0.0)?;
+            if let Ok((tiled, regroup)) = conv.for_tiles() {
+                tiles(code, bench, &regroup, &mut |code| tiled.build(code.emitter(), threads))?;
+            }
+        }
     }
     Ok(())
 }

@@ -18,7 +18,8 @@ pub struct Options {
     pub cached_shapes: usize,
     /// Results of constant operators above this many bytes are computed in each run, not kept.
     pub fold_budget_bytes: usize,
-    /// The highest instruction set that kernels may use; the machine's own is a limit too.
+    /// The highest instruction set that kernels may use; the machine's own is a limit too. [`Isa::Amx`] is only used if it
+    /// is given here.
     pub isa: Isa,
     /// How far kernels may depart from plain f32.
     pub precision: Precision,
@@ -93,8 +94,10 @@ impl fmt::Debug for CompiledModel {
 /// Prepares a model to run. If every input has a fixed shape, the code is made here, else in the first run.
 ///
 /// # Errors
-/// What shape inference and code generation find wrong with the model, with its place.
+/// What shape inference and code generation find wrong with the model, with its place; [`Isa::Amx`] on a machine that has
+/// none.
 pub fn compile(model: &Model, options: &Options) -> Result<CompiledModel> {
+    options.isa.check().map_err(|why| Error::unsupported(format!("level amx: {why}")))?;
     let main = Segment::main(model, options)?;
     let graph = &model.graph;
     let compiled = CompiledModel {

@@ -82,6 +82,7 @@ pub struct Emitter<M: Module> {
     /// The module.
     pub module: M,
     isa: Isa,
+    tiles: bool,
     dot: Dot,
     context: Context,
     builder: FunctionBuilderContext,
@@ -129,9 +130,11 @@ impl<M: Module> Emitter<M> {
     /// Emits into `module` at level `isa`.
     pub fn new(module: M, isa: Isa) -> Emitter<M> {
         let context = module.make_context();
+        let (tiles, isa) = (isa == Isa::Amx, isa.vectors());
         Emitter {
             module,
             isa,
+            tiles,
             dot: Dot::detect(isa),
             context,
             builder: FunctionBuilderContext::new(),
@@ -151,9 +154,14 @@ impl<M: Module> Emitter<M> {
         self.listing.as_deref().unwrap_or_default()
     }
 
-    /// The level that kernels are made for.
+    /// The level of the vectors that kernels are made for, which is below [`Isa::Amx`].
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Whether kernels may use AMX tiles too: the level is [`Isa::Amx`].
+    pub fn has_tiles(&self) -> bool {
+        self.tiles
     }
 
     /// How kernels sum products of bytes: the best way of this CPU, unless limited.
@@ -307,8 +315,12 @@ unsafe impl Sync for Code {}
 
 impl Code {
     /// An empty module at level `isa`, limited to what this CPU has.
+    ///
+    /// # Errors
+    /// [`Isa::Amx`] where it is not available.
     pub fn new(isa: Isa) -> Result<Code> {
-        let isa = Isa::detect().limited_to(isa);
+        isa.check().map_err(|why| Error::unsupported("level amx", why))?;
+        let isa = Isa::within(isa);
         let target = cranelift_native::builder().map_err(|e| Error::unsupported("machine code", e))?;
         let target = target.finish(flags(false, isa)?).map_err(|e| Error::Codegen(e.to_string()))?;
         Code::for_target(target, isa)
@@ -321,7 +333,7 @@ impl Code {
             .map_err(|e| Error::Codegen(format!("reserving code memory: {e}")))?;
         builder.memory_provider(Box::new(memory));
         let module = JITModule::new(builder);
-        Ok(Code { emitter: Some(Emitter::new(module, Isa::detect().limited_to(isa))) })
+        Ok(Code { emitter: Some(Emitter::new(module, Isa::within(isa))) })
     }
 
     /// The emitter that kernels are built with.
@@ -332,7 +344,7 @@ impl Code {
         }
     }
 
-    /// The level that kernels are made for.
+    /// The level of the vectors that kernels are made for.
     pub fn isa(&self) -> Isa {
         self.emitter.as_ref().map_or(Isa::Baseline, |e| e.isa)
     }

@@ -8,8 +8,8 @@ pub enum Precision {
     /// Inf, NaN, huge or tiny values come in.
     #[default]
     F32,
-    /// Also kernels that lose some digits for speed: Winograd convolutions with larger tiles. Nothing is narrower
-    /// than f32.
+    /// Also kernels that lose some digits for speed: Winograd convolutions with larger tiles and, at level
+    /// [`crate::Isa::Amx`], products of two bf16 terms for each f32 instead of three. Sums are f32.
     Fast,
 }
 

@@ -1,5 +1,6 @@
 //! Quantised operators against the interpreter: every integer output bit for bit, floats too, on each level, with and
 //! without VNNI, on one and two threads; at the baseline the interpreter computes them.
+mod common;
 use fcc_ir::attr::Attrs;
 use fcc_ir::interp::{self, Values};
 use fcc_ir::{Elem, Graph, Model, NewNode, Opsets, Tensor, Value, ValueId, ValueInfo, ValueType};
@@ -113,7 +114,7 @@ impl Net {
             let place = format!("{name} at the baseline\n{plan}");
             within(&place, got[name].as_tensor().unwrap(), want.as_tensor().unwrap());
         }
-        for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|i| *i <= Isa::detect()) {
+        for isa in common::model_levels() {
             for (vnni, threads) in [(true, 1), (true, 2), (false, 1)] {
                 let mut options = Options::with_threads(threads);
                 (options.isa, options.vnni) = (isa, vnni);

@@ -3,14 +3,19 @@
 mod common;
 use common::object_emitter;
 use cranelift_object::ObjectModule;
-use fcc_jit::asm::Isa;
+use fcc_jit::asm::{Dot, Isa};
 use fcc_jit::error::Result;
 use fcc_jit::kernels::activation::Activation;
+use fcc_jit::kernels::amx::Terms;
+use fcc_jit::kernels::amx::conv::AmxConv;
+use fcc_jit::kernels::amx::gemm::AmxGemm;
 use fcc_jit::kernels::conv::Conv;
 use fcc_jit::kernels::conv_transpose::ConvTranspose;
+use fcc_jit::kernels::elem::Elem;
 use fcc_jit::kernels::ew::{Binary, Dim, Elementwise, Expr, Ins, Unary};
 use fcc_jit::kernels::gemm::{BStorage, Gemm, GemmBias};
 use fcc_jit::kernels::global_pool::GlobalPool;
+use fcc_jit::kernels::int8;
 use fcc_jit::kernels::lanewise::{GroupConv, Pool, PoolKind};
 use fcc_jit::kernels::layout::BlockedLayout;
 use fcc_jit::kernels::pack::PackB;
@@ -131,6 +136,71 @@ fn a_winograd_input_transform() {
     snapshots("winograd_in", "winograd_in", |e| {
         two_by_two(&conv(e.isa(), e.isa().lanes(), [4, 4]), e.isa()).build(e, 1)
     });
+}
+
+/// Bytes of 64 channels, by tiles.
+fn conv_of_bytes(isa: Isa) -> int8::conv::Conv {
+    let Conv { x, y, kernel, strides, dilations, pads_begin, .. } = conv(isa, 64, [2, 2]);
+    let conv = int8::conv::Conv {
+        x: BlockedLayout { elem: Elem::U8, ..x },
+        y: BlockedLayout { elem: Elem::I32, ..y },
+        kernel,
+        strides,
+        dilations,
+        pads_begin,
+        group: 1,
+        dot: Dot::Words,
+        zero: int8::Zero::Const(3),
+        parts: 1,
+        epilogue: int8::Epilogue::sums(),
+        residual: None,
+    };
+    conv.for_tiles().expect("a form of tiles").0
+}
+
+/// Kernels of AMX tiles: that of each kind, by its name and the name of its function.
+fn tile_kernels(e: &mut Object) -> Result<Vec<(&'static str, &'static str, Kernel)>> {
+    let isa = e.isa();
+    let one = AmxConv::new(&conv(isa, 32, [2, 2]), Terms::Six).expect("a form of tiles");
+    let three = AmxConv::new(&conv(isa, 32, [2, 2]), Terms::Three).expect("a form of tiles");
+    let product = AmxGemm::new(&gemm(isa), Terms::Six).expect("a form of tiles");
+    let bytes = conv_of_bytes(isa);
+    Ok(vec![
+        ("terms", "regroup", one.regroup().build(e, 1)?),
+        ("conv_six", "brgemm", one.build(e, 1)?),
+        ("conv_three", "brgemm", three.build(e, 1)?),
+        ("gemm", "brgemm", product.build(e, 1)?),
+        ("int8", "int8", bytes.build(e, 1)?),
+        ("release", "tile_release", bytes.build(e, 1)?),
+    ])
+}
+
+/// At level AMX every kernel ends its vectors and every task its tiles.
+#[test]
+fn kernels_of_tiles() {
+    let mut seen = std::collections::BTreeSet::new();
+    for at in 0..6 {
+        let mut e = object_emitter("x86_64-unknown-linux-gnu", Isa::Amx, &[]);
+        e.keep_listing();
+        let kernels = tile_kernels(&mut e).expect("build");
+        let (name, function, _) = &kernels[at];
+        // the terms of three and of six, and of a product, are of different shape: the n-th of that name
+        let nth = kernels[..at].iter().filter(|k| k.1 == *function).count();
+        let mut listed =
+            e.listing().iter().filter(|l| l.name == *function && matches!(l.code, ListedCode::Bytes(_)));
+        let ListedCode::Bytes(bytes) = &listed.nth(nth).expect("the function").code else { unreachable!() };
+        insta::assert_snapshot!(format!("amx_{name}"), disassemble(bytes));
+        for l in e.listing() {
+            let ListedCode::Bytes(bytes) = &l.code else { continue };
+            let text = disassemble(bytes);
+            assert!(text.ends_with("vzeroupper\nret\n"), "{}:\n{text}", l.name);
+            let released = text.contains("tilerelease\nvzeroupper\nret");
+            assert_eq!(released, l.name == "tile_release", "{}:\n{text}", l.name);
+            seen.insert(l.name.clone());
+        }
+    }
+    let names: Vec<&str> = seen.iter().map(String::as_str).collect();
+    assert_eq!(names, ["brgemm", "int8", "regroup", "tile_config", "tile_release"]);
 }
 
 #[test]

@@ -309,3 +309,23 @@ fn usage_is_refused_in_one_line() {
         assert!(message.contains(part), "{args:?}: {message}");
     }
 }
+
+#[test]
+fn amx_where_there_is_none_is_an_error() {
+    let answer = fcc([
+        "run",
+        &fixture("mnist_cnn.onnx").display().to_string(),
+        "--random",
+        "1",
+        "--set",
+        "batch=2",
+        "--isa",
+        "amx",
+    ]);
+    if fcc_jit::Isa::Amx.check().is_ok() {
+        answer.ok();
+        return;
+    }
+    let error = answer.refusal();
+    assert!(error.contains("--isa") && error.contains("AMX"), "{error}");
+}

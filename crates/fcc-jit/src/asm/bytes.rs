@@ -16,16 +16,19 @@ pub enum Dot {
     Words,
     /// Four unsigned bytes times four signed ones, added to 32 bits (`vpdpbusd`): AVX-512 VNNI or AVX-VNNI.
     Bytes,
+    /// AMX tiles: 16 steps of four bytes at a time, from activations in blocks of 64. Chosen for a product, never by
+    /// [`Dot::detect`].
+    Tiles,
 }
 
 impl Dot {
-    /// The best way of the CPU that runs this, at a level that it has.
+    /// The best way of vectors on the CPU that runs this, at a level that it has.
     pub fn detect(isa: Isa) -> Dot {
         #[cfg(target_arch = "x86_64")]
         {
             let evex = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl");
             let has = match isa {
-                Isa::Avx512 => is_x86_feature_detected!("avx512vnni"),
+                Isa::Avx512 | Isa::Amx => is_x86_feature_detected!("avx512vnni"),
                 Isa::Avx2 => is_x86_feature_detected!("avxvnni") || evex,
                 Isa::Baseline => false,
             };
@@ -41,7 +44,7 @@ impl Dot {
     pub const fn step_bytes(self, lanes: usize) -> usize {
         match self {
             Dot::Words => 8 * lanes,
-            Dot::Bytes => 4 * lanes,
+            Dot::Bytes | Dot::Tiles => 4 * lanes,
         }
     }
 }

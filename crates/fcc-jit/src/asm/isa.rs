@@ -1,5 +1,6 @@
 //! Instruction-set levels, detected at run time and limited by the user.
 
+use super::amx;
 use std::{fmt, str::FromStr};
 
 /// What the generated kernels may use. Levels are ordered: a machine that has one has all before it.
@@ -11,13 +12,16 @@ pub enum Isa {
     Avx2,
     /// 512-bit vectors, AVX-512 F, VL, BW and DQ.
     Avx512,
+    /// The vectors of [`Isa::Avx512`], and AMX tiles of bf16 and of bytes for products. Only used where it is asked for
+    /// by name: the system must permit it, and whether it is faster depends on the host.
+    Amx,
 }
 
 impl Isa {
     /// All levels, lowest first.
-    pub const ALL: [Isa; 3] = [Isa::Baseline, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Baseline, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
-    /// The best level of the CPU that runs this.
+    /// The best level of the CPU that runs this, short of [`Isa::Amx`], for which the system is asked first.
     pub fn detect() -> Isa {
         #[cfg(target_arch = "x86_64")]
         {
@@ -36,9 +40,29 @@ impl Isa {
         Isa::Baseline
     }
 
-    /// The best level of this CPU that is at most `self`.
-    pub fn limited_to(self, limit: Isa) -> Isa {
-        self.min(limit)
+    /// The best level of this CPU that is at most `limit`: [`Isa::Amx`] where that is asked for and there.
+    pub fn within(limit: Isa) -> Isa {
+        match limit {
+            Isa::Amx if amx::available().is_ok() => Isa::Amx,
+            _ => Isa::detect().min(limit),
+        }
+    }
+
+    /// That a limit is none that this machine cannot be held to: AMX is not replaced by something else unsaid, as wider
+    /// vectors are.
+    ///
+    /// # Errors
+    /// What is missing for [`Isa::Amx`].
+    pub fn check(self) -> Result<(), String> {
+        if self == Isa::Amx { amx::available() } else { Ok(()) }
+    }
+
+    /// The level of the vectors: what kernels are told that have no tiles.
+    pub const fn vectors(self) -> Isa {
+        match self {
+            Isa::Amx => Isa::Avx512,
+            other => other,
+        }
     }
 
     /// f32 lanes of one vector register: also the channel block of the blocked layout.
@@ -46,7 +70,7 @@ impl Isa {
         match self {
             Isa::Baseline => 4,
             Isa::Avx2 => 8,
-            Isa::Avx512 => 16,
+            Isa::Avx512 | Isa::Amx => 16,
         }
     }
 
@@ -59,7 +83,7 @@ impl Isa {
     pub const fn registers(self) -> usize {
         match self {
             Isa::Baseline | Isa::Avx2 => 16,
-            Isa::Avx512 => 32,
+            Isa::Avx512 | Isa::Amx => 32,
         }
     }
 
@@ -69,6 +93,7 @@ impl Isa {
             Isa::Baseline => "baseline",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 }
@@ -85,6 +110,6 @@ impl FromStr for Isa {
         Isa::ALL
             .into_iter()
             .find(|isa| isa.name() == s)
-            .ok_or_else(|| format!("instruction set {s:?} is none of baseline, avx2, avx512"))
+            .ok_or_else(|| format!("instruction set {s:?} is none of baseline, avx2, avx512, amx"))
     }
 }

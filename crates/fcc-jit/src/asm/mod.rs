@@ -8,6 +8,7 @@
 //! bytes are position independent. [`Asm::finish`] puts `vzeroupper; ret` at the end: CLIF around the kernels uses
 //! legacy-SSE moves, which stall for hundreds of cycles while upper halves are dirty.
 
+mod amx;
 mod bytes;
 mod clif;
 mod ins;
@@ -15,8 +16,12 @@ mod isa;
 pub mod math;
 pub mod reg;
 mod scalar;
+mod terms;
 mod wide;
 
+#[doc(hidden)]
+pub use amx::assume_amx_is_emulated;
+pub use amx::{TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileProduct};
 pub use bytes::Dot;
 pub(crate) use clif::{Target, emit};
 pub use ins::Cond;

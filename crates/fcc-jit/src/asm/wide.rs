@@ -24,7 +24,7 @@ pub(super) const YMM: [AsmRegisterYmm; 32] = [
 ];
 pub(super) const XMM: [AsmRegisterXmm; 16] =
     [xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
-const K: [AsmRegisterK; 7] = [k1, k2, k3, k4, k5, k6, k7];
+pub(super) const K: [AsmRegisterK; 7] = [k1, k2, k3, k4, k5, k6, k7];
 
 /// The second source of an instruction.
 #[derive(Clone, Copy, Debug)]
@@ -209,6 +209,7 @@ pub(super) enum Operand {
 impl Asm {
     /// An assembler for `isa`; at the baseline it keeps a list of instructions, which becomes CLIF.
     pub fn new(isa: Isa) -> Result<Asm> {
+        let isa = isa.vectors();
         Ok(Asm {
             a: CodeAssembler::new(64)?,
             portable: Vec::new(),
@@ -267,7 +268,7 @@ impl Asm {
     }
 
     /// A constant vector (`lanes` words, repeated or cut to the width by the caller) behind the code.
-    fn table(&mut self, words: &[u32]) -> AsmMemoryOperand {
+    pub(super) fn table(&mut self, words: &[u32]) -> AsmMemoryOperand {
         let a = &mut self.a;
         let label = *self.tables.entry(words.to_vec()).or_insert_with(|| a.create_label());
         label.into()
@@ -652,7 +653,7 @@ impl Asm {
         let (from, index) = (base.x86(), table.reg);
         match self.isa {
             Isa::Baseline => self.record(Ins::Gather(d, base + offset, table.words.clone()))?,
-            Isa::Avx512 => {
+            Isa::Avx512 | Isa::Amx => {
                 self.a.kxnorw(k7, k7, k7)?;
                 self.a.vgatherdps(ZMM[d].k7(), dword_ptr(from + ZMM[index] + offset))?;
             }

@@ -6,6 +6,9 @@
 //! kernel column. B is read in that same order, `b_step` bytes for each k.
 
 use super::activation::Activation;
+use super::amx::tiles::{TileKernel, Tiles};
+use super::split::Split;
+use super::walk::{Loops, Products, counted, walk};
 use crate::asm::reg::*;
 use crate::asm::{Asm, Assembled, Isa, Lanes, Src};
 use crate::error::{Error, Result};
@@ -21,6 +24,8 @@ pub enum Bias {
     Column,
     /// One value for each row, at these byte offsets.
     Row(Vec<i32>),
+    /// For each column a factor of the sum and a value: a vector of factors and one of values for each vector of columns.
+    Scaled,
 }
 
 /// A second operand added to the result, at its own byte offsets for each row and vector.
@@ -82,6 +87,9 @@ pub struct Brgemm {
     pub activation: Option<Activation>,
     /// Bytes ahead in B to prefetch; 0 for none.
     pub prefetch: i32,
+    /// Tiles of products of bf16, where it is not multiply-adds in vectors. A is then regrouped: a step of k is a row of a
+    /// tile, 32 channels of one pixel, and every tap has one.
+    pub tiles: Option<Tiles>,
 }
 
 /// Products that one turn of the innermost loop unrolls.
@@ -90,7 +98,7 @@ const COUNTERS: [Reg; 4] = [rax, r10, r11, r9];
 
 /// How many rows fit beside `nv` vectors of columns, leaving what the epilogue needs.
 pub fn max_rows(isa: Isa, nv: usize) -> usize {
-    match (isa, nv) {
+    match (isa.vectors(), nv) {
         (Isa::Avx512, 1) => 28,
         (Isa::Avx512, 2) => 14,
         (Isa::Avx512, 3) => 8,
@@ -132,7 +140,7 @@ impl Brgemm {
 
     fn check(&self) -> Result<()> {
         let ok = self.rows() > 0
-            && self.rows() <= max_rows(self.isa, self.nv)
+            && (self.tiles.is_some() || self.rows() <= max_rows(self.isa, self.nv))
             && self.c_rows.len() == self.rows()
             && self.k > 0
             && !self.taps.is_empty()
@@ -142,6 +150,7 @@ impl Brgemm {
             && (self.tail_k == 0 && self.head.is_none() || !self.loops.is_empty())
             && self.loops.iter().all(|l| l.0 > 0)
             && self.residual.as_ref().is_none_or(|r| r.rows.len() == self.rows())
+            && (self.tiles.is_none() || self.k == 1 && self.tail_k == 0 && self.head.is_none())
             && match &self.bias {
                 Bias::Row(rows) => rows.len() == self.rows(),
                 _ => true,
@@ -160,6 +169,9 @@ impl Brgemm {
             (f, true) => w.lane_range(f, self.last_lanes)?,
             (f, false) => w.lane_range(f, self.isa.lanes())?,
         };
+        if let Some(tiles) = &self.tiles {
+            return self.assemble_tiles(w, tiles, first, last);
+        }
         let mut e = Emit { w, s: self, first, last };
         e.start()?;
         e.products()?;
@@ -167,9 +179,81 @@ impl Brgemm {
         e.w.finish()
     }
 
-    /// Bias as the first accumulator is free; not when the sums are scaled.
+    /// The sums of each row of tiles go through memory into vectors, which end as they do else.
+    fn assemble_tiles(&self, w: Asm, tiles: &Tiles, first: Lanes, last: Lanes) -> Result<Assembled> {
+        let mut w = w;
+        let kernel = TileKernel::new(tiles, &self.a_rows, self.nv, &self.taps)?;
+        kernel.enter(&mut w)?;
+        kernel.products(&mut w, &self.reduction())?;
+        for (i, tile) in kernel.rows().iter().enumerate() {
+            kernel.store(&mut w, i)?;
+            for run in Split::at_most(tile.count, max_rows(self.isa, self.nv)).ranges() {
+                let part = self.part(tile.first + run.start..tile.first + run.end);
+                let mut e = Emit { w, s: &part, first, last };
+                e.collect(|r, v| kernel.sum(run.start + r, v))?;
+                e.epilogue()?;
+                w = e.w;
+            }
+        }
+        kernel.leave(&mut w)?;
+        w.finish()
+    }
+
+    /// The same of some of the rows.
+    fn part(&self, rows: std::ops::Range<usize>) -> Brgemm {
+        let cut = |v: &[i32]| v[rows.clone()].to_vec();
+        Brgemm {
+            a_rows: cut(&self.a_rows),
+            c_rows: cut(&self.c_rows),
+            residual: self.residual.as_ref().map(|r| Residual { rows: cut(&r.rows), ..r.clone() }),
+            bias: match &self.bias {
+                Bias::Row(at) => Bias::Row(cut(at)),
+                other => other.clone(),
+            },
+            ..self.clone()
+        }
+    }
+
+    fn reduction(&self) -> Loops<'_> {
+        Loops { loops: &self.loops, k: self.k, head: self.head, tail_k: self.tail_k }
+    }
+
+    /// Bias as the first accumulator is free; not when the sums are scaled, or made elsewhere.
     pub(super) fn bias_first(&self) -> bool {
-        !self.accumulate && self.alpha == 1.0
+        !self.accumulate && self.alpha == 1.0 && self.tiles.is_none()
+    }
+}
+
+impl Products for Emit<'_> {
+    fn asm(&mut self) -> &mut Asm {
+        &mut self.w
+    }
+
+    fn body(&mut self, k: usize, counters: &mut Vec<Reg>) -> Result<i64> {
+        let s = self.s;
+        if s.taps.len() == 1 && k > UNROLL {
+            let unroll = UNROLL;
+            let turns = k / unroll;
+            let turn = |e: &mut Self, _: &mut Vec<Reg>| {
+                e.steps(unroll, 0)?;
+                e.advance(unroll)
+            };
+            match turns {
+                1 => turn(self, counters)?,
+                _ => counted(self, turns, counters, turn)?,
+            }
+            let rest = k % unroll;
+            self.steps(rest, 0)?;
+            self.w.add_imm(rsi, rest as i64 * i64::from(s.b_step))?;
+            return Ok((turns * unroll) as i64 * i64::from(s.a_step));
+        }
+        for (t, &tap) in s.taps.iter().enumerate() {
+            for i in 0..k {
+                self.step(tap + i as i32 * s.a_step, (t * k + i) as i32 * s.b_step)?;
+            }
+        }
+        self.w.add_imm(rsi, (s.taps.len() * k) as i64 * i64::from(s.b_step))?;
+        Ok(0)
     }
 }
 
@@ -221,68 +305,27 @@ impl Emit<'_> {
         Ok(())
     }
 
+    /// Takes sums from memory, beside what C holds if this is not the first part of the reduction.
+    fn collect(&mut self, sum: impl Fn(usize, usize) -> Mem) -> Result<()> {
+        for r in 0..self.s.rows() {
+            for v in 0..self.s.nv {
+                let acc = self.acc(r, v);
+                match self.s.accumulate {
+                    true => {
+                        let (at, lanes) = (self.c_at(r, v), self.lanes_of(v));
+                        self.w.load_lanes(acc, at, lanes)?;
+                        self.w.add(acc, acc, Src::Mem(sum(r, v)))?;
+                    }
+                    false => self.w.load(acc, sum(r, v))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn products(&mut self) -> Result<()> {
-        let mut counters = COUNTERS.to_vec();
         let s = self.s;
-        if let Some((k, advance)) = s.head {
-            let moved = self.level(1, k, &mut counters)?;
-            self.w.add_imm(rdi, i64::from(advance) - moved)?;
-        }
-        let moved = self.level(0, s.k, &mut counters)?;
-        if s.tail_k == 0 {
-            return Ok(());
-        }
-        if let Some(&(1, step)) = s.loops.first() {
-            self.w.add_imm(rdi, i64::from(step) - moved)?;
-        }
-        self.level(1, s.tail_k, &mut counters).map(|_| ())
-    }
-
-    /// Emits loop `i` and all inside it; returns how far A has moved when it is done.
-    fn level(&mut self, i: usize, k: usize, counters: &mut Vec<Reg>) -> Result<i64> {
-        let Some(&(count, step)) = self.s.loops.get(i) else { return self.body(k, counters) };
-        if count == 1 {
-            return self.level(i + 1, k, counters);
-        }
-        let counter =
-            counters.pop().ok_or_else(|| Error::Codegen("too many loops in a micro-kernel".into()))?;
-        let top = self.w.repeat(counter, count)?;
-        let inner = self.level(i + 1, k, counters)?;
-        self.w.add_imm(rdi, i64::from(step) - inner)?;
-        self.w.again(counter, top)?;
-        counters.push(counter);
-        Ok(count as i64 * i64::from(step))
-    }
-
-    fn body(&mut self, k: usize, counters: &mut Vec<Reg>) -> Result<i64> {
-        let s = self.s;
-        if s.taps.len() == 1 && k > UNROLL {
-            let unroll = UNROLL;
-            let counter =
-                counters.pop().ok_or_else(|| Error::Codegen("too many loops in a micro-kernel".into()))?;
-            let turns = k / unroll;
-            if turns > 1 {
-                let top = self.w.repeat(counter, turns)?;
-                self.steps(unroll, 0)?;
-                self.advance(unroll)?;
-                self.w.again(counter, top)?;
-            } else {
-                self.steps(unroll, 0)?;
-                self.advance(unroll)?;
-            }
-            let rest = k % unroll;
-            self.steps(rest, 0)?;
-            self.w.add_imm(rsi, rest as i64 * i64::from(s.b_step))?;
-            counters.push(counter);
-            return Ok((turns * unroll) as i64 * i64::from(s.a_step));
-        }
-        for (t, &tap) in s.taps.iter().enumerate() {
-            for i in 0..k {
-                self.step(tap + i as i32 * s.a_step, (t * k + i) as i32 * s.b_step)?;
-            }
-        }
-        self.w.add_imm(rsi, (s.taps.len() * k) as i64 * i64::from(s.b_step))?;
-        Ok(0)
+        walk(self, &s.reduction(), &COUNTERS)
     }
 
     fn steps(&mut self, n: usize, from: i32) -> Result<()> {
@@ -387,6 +430,17 @@ impl Emit<'_> {
         let s = self.s;
         match &s.bias {
             Bias::None => {}
+            Bias::Scaled => {
+                for v in 0..s.nv {
+                    let record = rcx + 2 * v as i32 * self.w.vb();
+                    self.w.load(temps[0], record)?;
+                    self.w.load(temps[1], record + self.w.vb())?;
+                    for r in 0..s.rows() {
+                        let acc = self.acc(r, v);
+                        self.w.fma213(acc, temps[0], temps[1])?;
+                    }
+                }
+            }
             Bias::Column => {
                 for v in 0..s.nv {
                     self.w.load(temps[0], rcx + v as i32 * self.w.vb())?;

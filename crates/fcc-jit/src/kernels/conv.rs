@@ -6,7 +6,7 @@ use super::activation::Activation;
 use super::clif::off;
 use super::gemm::balanced;
 use super::layout::BlockedLayout;
-use super::nest::{BiasKind, Epilogue, Nest, NestArgs, Reduction, Strides};
+use super::nest::{BiasKind, Epilogue, Nest, NestArgs, NestKernels, Reduction, Strides};
 use super::split::Split;
 use super::{halo, tile};
 use crate::asm::Isa;
@@ -49,13 +49,16 @@ const WEIGHT_CHUNK_SMALL_BYTES: usize = 40 << 10;
 const INPUT_BLOCK_BYTES: usize = 256 << 10;
 
 /// The channels of one group as the layouts have them: where they begin, and the vectors that they touch.
-struct Part {
+pub(super) struct Part {
     x_block: usize,
     x_lane: usize,
     y_block: usize,
     y_lane: usize,
-    vectors: usize,
+    pub vectors: usize,
 }
+
+/// A part with the nest that computes it, and that nest's kernels.
+pub(super) type PartNest = (Part, Nest, NestKernels);
 
 fn whole_blocks(icg: usize, ocg: usize, cb: usize) -> bool {
     icg.is_multiple_of(cb) && ocg.is_multiple_of(cb)
@@ -80,10 +83,10 @@ pub fn dense_groups(group: usize, icg: usize, ocg: usize, cb: usize) -> bool {
 }
 
 impl Conv {
-    fn ic_per_group(&self) -> usize {
+    pub(super) fn ic_per_group(&self) -> usize {
         self.x.c / self.group.max(1)
     }
-    fn oc_per_group(&self) -> usize {
+    pub(super) fn oc_per_group(&self) -> usize {
         self.y.c / self.group.max(1)
     }
     fn out(&self) -> [usize; 3] {
@@ -159,7 +162,7 @@ impl Conv {
     }
 
     /// The channels of a group.
-    fn part(&self, isa: Isa, group: usize) -> Part {
+    pub(super) fn part(&self, isa: Isa, group: usize) -> Part {
         let cb = isa.lanes();
         let first = if self.ragged(isa) { group } else { 0 };
         let (x, y) = (first * self.ic_per_group(), first * self.oc_per_group());
@@ -177,7 +180,7 @@ impl Conv {
         (0..if self.ragged(isa) { self.group } else { 1 }).map(|g| self.part(isa, g)).collect()
     }
 
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.kernel.iter().product()
     }
 
@@ -191,7 +194,7 @@ impl Conv {
             && self.residual.is_none_or(|r| r.is_tight())
     }
 
-    fn output_plane(&self) -> [usize; 3] {
+    pub(super) fn output_plane(&self) -> [usize; 3] {
         let [d, h, w] = self.out();
         if self.flat() { [1, 1, d * h * w] } else { [d, h, w] }
     }
@@ -199,7 +202,7 @@ impl Conv {
     fn tiling(&self, isa: Isa, part: &Part) -> tile::Tiling {
         let [_, h, w] = self.output_plane();
         // without mask registers there is room for one mask
-        let widest = if self.ragged(isa) && isa != Isa::Avx512 { 1 } else { usize::MAX };
+        let widest = if self.ragged(isa) && isa.vectors() != Isa::Avx512 { 1 } else { usize::MAX };
         tile::choose_within(isa, h, w, part.vectors, self.ic_per_group() * self.taps(), widest)
     }
 
@@ -288,26 +291,21 @@ impl Conv {
         runs
     }
 
-    fn reduction(&self, isa: Isa, tiling: &tile::Tiling, part: &Part) -> Reduction {
+    /// The loops over a kernel, and the taps of one of its rows where there are at most `most`.
+    pub(super) fn window(&self, most: usize) -> (Vec<(usize, i32)>, Vec<i32>) {
         let (x, [kd, kh, kw]) = (&self.x, self.kernel);
-        let mut runs: Vec<usize> = self.channel_runs(part).iter().map(|r| r.1).collect();
-        // a first run that is shorter than those behind it, or begins inside a block
-        let has_head = part.x_lane > 0 && runs.len() > 1;
-        let head = has_head.then(|| runs.remove(0));
-        let tail_k = if runs.len() > 1 && runs.last() != runs.first() { runs.pop().unwrap_or(0) } else { 0 };
-        let (blocks, k) = (runs.len(), runs.first().copied().unwrap_or(1));
-        let head = head.map(|k| (k, (x.block_bytes() - 4 * part.x_lane) as i32));
         let step = |bytes: usize, d: usize| (bytes * self.dilations[d]) as i32;
         let mut loops = vec![(kd, step(x.plane_bytes(), 0)), (kh, step(x.row_bytes(), 1))];
         let pixel = step(x.pixel_bytes(), 2);
-        let taps = if kw * k <= MAX_UNROLLED {
-            (0..kw as i32).map(|i| i * pixel).collect()
-        } else {
-            loops.push((kw, pixel));
-            vec![0]
-        };
-        let products = self.taps() * k;
-        let block_bytes = products * tiling.vectors.size(0) * isa.vector_bytes();
+        if kw <= most {
+            return (loops, (0..kw as i32).map(|i| i * pixel).collect());
+        }
+        loops.push((kw, pixel));
+        (loops, vec![0])
+    }
+
+    /// How many of the blocks of a reduction one kernel call should take, where each brings so many bytes of weights.
+    pub(super) fn blocks_at_once(tiling: &tile::Tiling, blocks: usize, block_bytes: usize) -> usize {
         let tiles = tiling.rows.pieces * tiling.cols.pieces;
         let limit = if tiles <= 1 {
             usize::MAX
@@ -316,7 +314,22 @@ impl Conv {
         } else {
             WEIGHT_CHUNK_BYTES
         };
-        let most = if head.is_some() { blocks } else { (limit / block_bytes).max(1) };
+        (limit / block_bytes).max(1)
+    }
+
+    fn reduction(&self, isa: Isa, tiling: &tile::Tiling, part: &Part) -> Reduction {
+        let x = &self.x;
+        let mut runs: Vec<usize> = self.channel_runs(part).iter().map(|r| r.1).collect();
+        // a first run that is shorter than those behind it, or begins inside a block
+        let has_head = part.x_lane > 0 && runs.len() > 1;
+        let head = has_head.then(|| runs.remove(0));
+        let tail_k = if runs.len() > 1 && runs.last() != runs.first() { runs.pop().unwrap_or(0) } else { 0 };
+        let (blocks, k) = (runs.len(), runs.first().copied().unwrap_or(1));
+        let head = head.map(|k| (k, (x.block_bytes() - 4 * part.x_lane) as i32));
+        let (loops, taps) = self.window(MAX_UNROLLED / k.max(1));
+        let products = self.taps() * k;
+        let block_bytes = products * tiling.vectors.size(0) * isa.vector_bytes();
+        let most = if head.is_some() { blocks } else { Conv::blocks_at_once(tiling, blocks, block_bytes) };
         let chunks = Split::at_most(blocks, most);
         Reduction {
             chunks,
@@ -349,6 +362,19 @@ impl Conv {
     fn nest(&self, isa: Isa, threads: usize, part: &Part, weights_at: usize) -> Nest {
         let tiling = self.tiling(isa, part);
         let reduction = self.reduction(isa, &tiling, part);
+        self.nest_of(isa, threads, part, weights_at, tiling, reduction)
+    }
+
+    /// The same, cut and reduced so.
+    pub(super) fn nest_of(
+        &self,
+        isa: Isa,
+        threads: usize,
+        part: &Part,
+        weights_at: usize,
+        tiling: tile::Tiling,
+        reduction: Reduction,
+    ) -> Nest {
         let (x, y) = (&self.x, &self.y);
         let r = self.residual.unwrap_or(*y);
         let i = |n: usize| n as i64;
@@ -420,6 +446,7 @@ impl Conv {
             },
             prefetch: 1024,
             vectors_first: false,
+            tiles: None,
         }
     }
 
@@ -443,27 +470,42 @@ impl Conv {
             let kernels = nest.define_kernels(e)?;
             nests.push((part, nest, kernels));
         }
-        let units = nests.iter().map(|n| n.1.units()).max().unwrap_or(1);
-        let tasks = units.min(threads.max(1));
         let mut operands =
             vec![Operand::read("x", self.x.bytes()), Operand::read("w", 4 * self.packed_elems(isa))];
         if self.bias {
             operands.push(Operand::read("bias", 4 * self.bias_elems(isa)));
         }
+        let bias_at = if self.bias { 2 } else { 0 };
+        self.finish(e, threads, &nests, operands, bias_at)
+    }
+
+    /// The step function around nests; `operands` are those before the residual and y, `bias_at` is which of them has what
+    /// the columns have, if something does.
+    pub(super) fn finish<M: Module>(
+        &self,
+        e: &mut Emitter<M>,
+        threads: usize,
+        nests: &[PartNest],
+        operands: Vec<Operand>,
+        bias_at: usize,
+    ) -> Result<Kernel> {
+        let units = nests.iter().map(|n| n.1.units()).max().unwrap_or(1);
+        let tasks = units.min(threads.max(1));
+        let mut operands = operands;
         operands.extend(self.residual.map(|r| Operand::read("residual", r.bytes())));
         operands.push(Operand::write("y", self.y.bytes()));
-        let (bias, residual, last) = (self.bias, self.residual.is_some(), operands.len() - 1);
+        let (residual, last) = (self.residual.is_some(), operands.len() - 1);
         let halo = halo::Halo::define(e, &self.y)?;
         let y = self.y;
         let func = e.step("conv", operands.len(), |m, b, p, task| {
             let args = NestArgs {
                 x: p[0],
                 w: p[1],
-                bias: if bias { p[2] } else { p[0] },
+                bias: p[bias_at],
                 residual: if residual { p[last - 1] } else { p[0] },
                 y: p[last],
             };
-            for (part, nest, kernels) in &nests {
+            for (part, nest, kernels) in nests {
                 let first_block = off(b, args.y, (part.y_block * y.block_bytes()) as i64);
                 nest.emit(m, b, &args, task, tasks, kernels, &mut |m, b, batch, rows, groups| {
                     if let Some(halo) = &halo {
@@ -488,6 +530,7 @@ impl Conv {
         let group = if self.group == 1 { String::new() } else { format!(" group {}", self.group) };
         let tile = format!("{}x{}", nest.rows.size(0) * nest.cols.size(0), nest.vectors.size(0));
         let (k, s) = (dims(&self.kernel), self.strides[2]);
-        format!("conv {k}/{s} {}->{}{group} {} {} {tile}", self.x.c, self.y.c, dims(&self.out()), nest.isa)
+        let how = nest.how();
+        format!("conv {k}/{s} {}->{}{group} {} {how} {tile}", self.x.c, self.y.c, dims(&self.out()))
     }
 }

@@ -296,6 +296,7 @@ impl ConvTranspose {
             },
             prefetch: 1024,
             vectors_first: false,
+            tiles: None,
         }
     }
 

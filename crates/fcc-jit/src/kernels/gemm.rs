@@ -183,7 +183,7 @@ impl Gemm {
         Ok(())
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.m == 0 || self.n == 0 || self.k == 0 || self.batch.iter().any(|d| d.count == 0) {
             return Err(Error::unsupported(
                 "gemm",
@@ -206,7 +206,7 @@ impl Gemm {
     }
 
     /// Operands in order: `a`, `b`, then `bias` and `residual` when there are such, then `y`.
-    fn operands(&self, isa: Isa) -> Result<Vec<Operand>> {
+    pub(super) fn operands(&self, isa: Isa) -> Result<Vec<Operand>> {
         let a = (self.m - 1) * self.a_row + (self.k - 1) * self.a_col + 1;
         let mut ops = vec![Operand::read("a", self.span("a", a, |d| d.a)?)];
         let b = match self.b {
@@ -228,7 +228,11 @@ impl Gemm {
     }
 
     fn nest(&self, isa: Isa, threads: usize) -> Nest {
-        let tiling = self.tiling(isa);
+        self.nest_of(isa, threads, self.tiling(isa))
+    }
+
+    /// The same, cut so.
+    pub(super) fn nest_of(&self, isa: Isa, threads: usize, tiling: tile::Tiling) -> Nest {
         let vb = isa.vector_bytes() as i64;
         let nv = tiling.vectors.size(0);
         // B is used once by each row tile: with one tile there is nothing to keep in cache.
@@ -310,6 +314,7 @@ impl Gemm {
             // one row reads B once, in order, as fast as the hardware's own prefetches bring it
             prefetch: if self.m == 1 { 0 } else { 2048 },
             vectors_first: true,
+            tiles: None,
         }
     }
 
@@ -331,15 +336,27 @@ impl Gemm {
             return Err(Error::unsupported("gemm", format!("a pitch of {p} elements is above {limit}")));
         }
         let operands = self.operands(isa)?;
-        let nest = self.nest(isa, threads.max(1));
+        let bias_at = if self.bias == GemmBias::None { 0 } else { 2 };
+        self.finish(e, threads, &self.nest(isa, threads.max(1)), operands, bias_at)
+    }
+
+    /// The step function around a nest; `bias_at` is which operand has what the columns have, if something does.
+    pub(super) fn finish<M: Module>(
+        &self,
+        e: &mut Emitter<M>,
+        threads: usize,
+        nest: &Nest,
+        operands: Vec<Operand>,
+        bias_at: usize,
+    ) -> Result<Kernel> {
         let tasks = nest.units().min(threads.max(1));
         let kernels = nest.define_kernels(e)?;
-        let (bias, residual, y) = (self.bias != GemmBias::None, self.residual.is_some(), operands.len() - 1);
+        let (residual, y) = (self.residual.is_some(), operands.len() - 1);
         let func = e.step("gemm", operands.len(), |m, b, p, task| {
             let args = NestArgs {
                 x: p[0],
                 w: p[1],
-                bias: if bias { p[2] } else { p[0] },
+                bias: p[bias_at],
                 residual: if residual { p[y - 1] } else { p[0] },
                 y: p[y],
             };
@@ -349,10 +366,11 @@ impl Gemm {
         let batch: usize = self.batch.iter().map(|d| d.count).product();
         let count = if batch == 1 { String::new() } else { format!("{batch}x ") };
         let name = format!(
-            "gemm {count}{}x{}x{} {isa} {}x{}",
+            "gemm {count}{}x{}x{} {} {}x{}",
             self.m,
             self.n,
             self.k,
+            nest.how(),
             nest.rows.size(0),
             nest.vectors.size(0)
         );

@@ -4,6 +4,7 @@
 //! checks through [`crate::module::Step::run`]. Everything but the pointers is a constant of the code.
 
 pub mod activation;
+pub mod amx;
 pub mod brgemm;
 pub mod channels;
 pub mod clif;
@@ -28,5 +29,6 @@ pub mod rows;
 pub mod softmax;
 pub mod split;
 pub mod tile;
+mod walk;
 pub mod winograd;
 pub mod zero;

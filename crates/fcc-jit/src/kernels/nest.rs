@@ -5,10 +5,11 @@
 //! contiguous shares. Inside a unit: chunks of the reduction, row tiles, column tiles, vector groups, innermost last.
 
 use super::activation::Activation;
+use super::amx::tiles::{TileCalls, Tiles};
 use super::brgemm::{Bias, Brgemm, Residual};
 use super::clif::{at, coordinates, for_range, off, share};
 use super::split::Split;
-use crate::asm::Isa;
+use crate::asm::{Isa, TILE_BYTES};
 use crate::error::{Error, Result};
 use crate::module::Emitter;
 use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
@@ -78,6 +79,8 @@ pub enum BiasKind {
     Column,
     /// One value for each output row; its stride is that of the column tiles.
     Row,
+    /// A factor and a value for each output channel: see [`Bias::Scaled`].
+    Scaled,
 }
 
 /// A contraction with every size and stride known.
@@ -119,6 +122,8 @@ pub struct Nest {
     pub prefetch: i32,
     /// Blocks of vectors outermost among units, row blocks inside: for large weights.
     pub vectors_first: bool,
+    /// See [`Brgemm::tiles`].
+    pub tiles: Option<Tiles>,
 }
 
 /// One run of equal chunks.
@@ -186,7 +191,10 @@ pub struct NestArgs {
 }
 
 /// The kernels of a nest, defined before the function that calls them.
-pub struct NestKernels(Vec<FuncId>);
+pub struct NestKernels {
+    micro: Vec<FuncId>,
+    tiles: Option<TileCalls>,
+}
 
 fn i32_of(n: i64) -> Result<i32> {
     i32::try_from(n)
@@ -194,6 +202,14 @@ fn i32_of(n: i64) -> Result<i32> {
 }
 
 impl Nest {
+    /// The level, and how products are made where that is another, for names of kernels.
+    pub fn how(&self) -> String {
+        match self.tiles {
+            Some(tiles) => format!("amx {} products", tiles.products()),
+            None => self.isa.to_string(),
+        }
+    }
+
     /// Units of work.
     pub fn units(&self) -> usize {
         self.batch.iter().map(|d| d.0).product::<usize>() * self.row_blocks * self.vector_blocks
@@ -234,14 +250,21 @@ impl Nest {
     }
 
     fn b_step_of(&self, nv: usize) -> i32 {
-        self.b_step.unwrap_or((nv * self.isa.vector_bytes()) as i32)
+        let packed = match self.tiles {
+            Some(tiles) => tiles.parts() * nv * TILE_BYTES,
+            None => nv * self.isa.vector_bytes(),
+        };
+        self.b_step.unwrap_or(packed as i32)
+    }
+
+    /// Byte offsets of the pixels of a tile of `rows` by `cols`.
+    fn offsets(&self, rows: usize, cols: usize, row: i64, col: i64) -> Result<Vec<i32>> {
+        (0..rows * cols).map(|i| i32_of((i / cols) as i64 * row + (i % cols) as i64 * col)).collect()
     }
 
     fn kernel(&self, chunk: &Chunk, class: &Class, rows: usize, cols: usize) -> Result<Brgemm> {
         let r = &self.reduction;
-        let offsets = |row: i64, col: i64| -> Result<Vec<i32>> {
-            (0..rows * cols).map(|i| i32_of((i / cols) as i64 * row + (i % cols) as i64 * col)).collect()
-        };
+        let offsets = |row: i64, col: i64| self.offsets(rows, cols, row, col);
         let (loops, k) = if r.straight {
             (Vec::new(), chunk.size)
         } else {
@@ -252,6 +275,7 @@ impl Nest {
         let e = &self.epilogue;
         let bias = match e.bias {
             BiasKind::Column if chunk.first && e.alpha == 1.0 || chunk.last && e.alpha != 1.0 => Bias::Column,
+            BiasKind::Scaled if chunk.last => Bias::Scaled,
             BiasKind::Row if chunk.first && e.alpha == 1.0 || chunk.last && e.alpha != 1.0 => {
                 Bias::Row(offsets(self.row.bias, self.col.bias)?)
             }
@@ -287,6 +311,7 @@ impl Nest {
             residual,
             activation: e.activation.filter(|_| chunk.last),
             prefetch: self.prefetch,
+            tiles: self.tiles,
         })
     }
 
@@ -302,7 +327,14 @@ impl Nest {
                 }
             }
         }
-        Ok(NestKernels(ids))
+        let mut shapes = Vec::new();
+        for rows in self.rows.runs() {
+            for cols in self.cols.runs() {
+                shapes.push(self.offsets(rows.size, cols.size, self.row.x, self.col.x)?);
+            }
+        }
+        let tiles = self.tiles.map(|_| TileCalls::define(e, &shapes)).transpose()?;
+        Ok(NestKernels { micro: ids, tiles })
     }
 
     /// Emits the loops into a step function; `unit` is called at the head of each unit with the indexes of the batch
@@ -317,6 +349,9 @@ impl Nest {
         kernels: &NestKernels,
         unit: &mut dyn FnMut(&mut M, &mut FunctionBuilder, &[Value], Value, (Value, Value)),
     ) {
+        if let Some(tiles) = &kernels.tiles {
+            tiles.begin(m, b);
+        }
         let (low, high) = share(b, task, self.units(), tasks);
         let mut dims: Vec<usize> = self.batch.iter().map(|d| d.0).collect();
         dims.extend(if self.vectors_first {
@@ -339,6 +374,9 @@ impl Nest {
             unit(m, b, batch, rb, groups);
             self.emit_unit(m, b, p, rows, groups, kernels);
         });
+        if let Some(tiles) = &kernels.tiles {
+            tiles.end(m, b);
+        }
     }
 
     fn emit_unit<M: Module>(
@@ -350,7 +388,7 @@ impl Nest {
         groups: (Value, Value),
         kernels: &NestKernels,
     ) {
-        let mut ids = kernels.0.iter();
+        let mut ids = kernels.micro.iter();
         let per_chunk = self.rows.runs().len() * self.cols.runs().len() * self.classes().len();
         let chunk_x = Strides { x: self.reduction.x_step, ..Strides::default() };
         for chunk in self.chunks() {
@@ -360,7 +398,7 @@ impl Nest {
             for_range(b, lo, hi, |b, c| {
                 let done = index_to_start(b, c, chunk.from, chunk.start, chunk.size);
                 let p = p.step(b, done, &chunk_x);
-                self.emit_tiles(m, b, p, done, rows, groups, &ids);
+                self.emit_tiles(m, b, p, done, rows, groups, &ids, kernels.tiles.as_ref());
             });
         }
     }
@@ -374,9 +412,10 @@ impl Nest {
         rows: (Value, Value),
         groups: (Value, Value),
         ids: &[FuncId],
+        tiles: Option<&TileCalls>,
     ) {
         let mut ids = ids.iter();
-        for run in self.rows.runs() {
+        for (i, run) in self.rows.runs().into_iter().enumerate() {
             let per_run = self.cols.runs().len() * self.classes().len();
             let ids: Vec<FuncId> = ids.by_ref().take(per_run).copied().collect();
             let (lo, hi) = clip(b, rows, run.from, run.to, self.rows.runs().len() == 1);
@@ -384,8 +423,12 @@ impl Nest {
                 let row = index_to_start(b, t, run.from, run.start, run.size);
                 let p = p.step(b, row, &self.row);
                 let mut ids = ids.iter();
-                for run in self.cols.runs() {
+                let cols = self.cols.runs();
+                for (j, run) in cols.iter().enumerate() {
                     let ids: Vec<FuncId> = ids.by_ref().take(self.classes().len()).copied().collect();
+                    if let Some(tiles) = tiles {
+                        tiles.shape(m, b, i * cols.len() + j);
+                    }
                     super::clif::for_n(b, (run.to - run.from) as i64, |b, t| {
                         let col = index_to_start(b, t, 0, run.start, run.size);
                         let p = p.step(b, col, &self.col);

@@ -83,7 +83,7 @@ impl Transpose {
         })?;
         // Now v[4j + i] holds, in 128-bit block k, column 4k + [0, 2, 1, 3][i] of rows 4j .. 4j+3.
         match self.isa {
-            Isa::Avx512 => {
+            Isa::Avx512 | Isa::Amx => {
                 let blocks: fn(&mut Asm, bool, usize, usize, usize) -> Result<()> =
                     |w, high, d, a, b| w.shuffle_blocks(d, a, b, if high { 0xdd } else { 0x88 });
                 pairs(&mut w, &mut free, &mut v, &stage(4), blocks)?;

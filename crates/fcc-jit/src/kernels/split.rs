@@ -48,6 +48,12 @@ impl Split {
         self.base + usize::from(i < self.big)
     }
 
+    /// Where each piece begins and ends.
+    pub fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let me = *self;
+        (0..me.pieces).map(move |i| me.start(i)..me.start(i) + me.size(i))
+    }
+
     /// The one or two runs of equal pieces.
     pub fn runs(&self) -> Vec<Run> {
         let all = [(0, self.big, self.base + 1), (self.big, self.pieces, self.base)];

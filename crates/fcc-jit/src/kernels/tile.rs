@@ -33,6 +33,7 @@ pub fn choose(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize) -> T
 
 /// The same with at most `widest` vectors in a tile.
 pub fn choose_within(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize, widest: usize) -> Tiling {
+    let isa = isa.vectors();
     let mut best: Option<(f64, Tiling)> = None;
     for nv in [2, 1, 3, 4, 6, 8, 12, 16] {
         let max = max_rows(isa, nv);

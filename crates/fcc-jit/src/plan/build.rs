@@ -261,7 +261,7 @@ impl Builder<'_> {
                 outputs: &outputs,
                 place: &place,
                 origin: id,
-                isa: Isa::detect().limited_to(self.shared.options.isa),
+                isa: Isa::within(self.shared.options.isa).vectors(),
             };
             match lower(&mut cx) {
                 Ok(()) => return Ok(()),

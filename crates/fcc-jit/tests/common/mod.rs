@@ -4,6 +4,8 @@
 use cranelift_codegen::settings::Configurable;
 use cranelift_module::default_libcall_names;
 use cranelift_object::{ObjectBuilder, ObjectModule};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod amx;
 pub mod net;
 
 use fcc_jit::asm::Isa;
@@ -14,6 +16,15 @@ use fcc_jit::pool::Pool;
 /// The levels that this machine has.
 pub fn levels() -> Vec<Isa> {
     [Isa::Baseline, Isa::Avx2, Isa::Avx512].into_iter().filter(|&l| l <= Isa::detect()).collect()
+}
+
+/// The levels of vectors that models are compiled for here, and AMX, by emulation if need be.
+pub fn model_levels() -> Vec<Isa> {
+    let mut levels = levels();
+    levels.retain(|l| *l > Isa::Baseline);
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    levels.extend(amx::amx().map(|_| Isa::Amx));
+    levels
 }
 
 /// An emitter of code for any machine, with features of it by Cranelift's names.

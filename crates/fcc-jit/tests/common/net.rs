@@ -3,7 +3,6 @@ use fcc_ir::attr::{AttrValue, Attrs};
 use fcc_ir::interp::{self, Values};
 use fcc_ir::op::default_opsets;
 use fcc_ir::{Graph, Model, NewNode, Tensor, Value, ValueId, ValueInfo, ValueType};
-use fcc_jit::asm::Isa;
 use fcc_jit::{Options, compile};
 
 /// How close results must be.
@@ -106,7 +105,7 @@ impl Net {
 /// As [`Net::check`], of a model.
 pub fn check(model: &Model, inputs: &Values, within: Within) {
     let want = interp::run(model, inputs).unwrap();
-    for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|i| *i <= Isa::detect()) {
+    for isa in super::model_levels() {
         for threads in [1, 2] {
             let mut options = Options::with_threads(threads);
             options.isa = isa;

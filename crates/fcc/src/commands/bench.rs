@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
     progress.show(|| "compiling".into());
     let engine = fcc::Engine::from(args.engine);
-    let options = args.compile.options();
+    let options = args.compile.options()?;
     let (runner, compile_ms) = timed(|| engine.prepare(&model, &options));
     let runner = runner.map_err(in_file)?;
     progress.show(|| "first run".into());

@@ -1,4 +1,5 @@
 //! How to compile: the options that every command with compiled code shares.
+use super::failure::Failure;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use fcc_jit::{Isa, Options, Precision, Release};
 
@@ -8,7 +9,7 @@ pub struct CompileArgs {
     /// Threads of the compiled code [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// The widest instructions that compiled code may use [default: the widest that this CPU has]
+    /// The widest instructions that compiled code may use [default: the widest vectors that this CPU has]
     #[arg(long, value_name = "LEVEL", value_parser = isa())]
     isa: Option<Isa>,
     /// How far compiled code may depart from plain f32
@@ -22,6 +23,7 @@ fn isa() -> impl TypedValueParser<Value = Isa> {
             Isa::Baseline => "What any CPU has",
             Isa::Avx2 => "256-bit vectors: AVX2 and FMA",
             Isa::Avx512 => "512-bit vectors: AVX-512 F, VL, BW and DQ",
+            Isa::Amx => "AVX-512, and AMX tiles for products; an error where this machine has none",
         })
     };
     PossibleValuesParser::new(Isa::ALL.map(value)).try_map(|name| name.parse::<Isa>())
@@ -33,7 +35,7 @@ fn precision() -> impl TypedValueParser<Value = Precision> {
             Precision::F32 => {
                 "Kernels with no larger an error than plain f32, that treat Inf, NaN, huge and tiny values as it does"
             }
-            Precision::Fast => "Also Winograd convolutions with larger tiles, which lose some digits; all is still f32",
+            Precision::Fast => "Also Winograd convolutions with larger tiles, and at level amx two bf16 terms for each f32: both lose some digits; sums are still f32",
         })
     };
     PossibleValuesParser::new(Precision::ALL.map(value)).try_map(|name| name.parse::<Precision>())
@@ -41,12 +43,16 @@ fn precision() -> impl TypedValueParser<Value = Precision> {
 
 impl CompileArgs {
     /// The options of the code generator.
-    pub fn options(&self) -> Options {
+    ///
+    /// # Errors
+    /// A level that this machine does not have and that nothing may stand in for.
+    pub fn options(&self) -> Result<Options, Failure> {
         let mut options = self.threads.map_or_else(Options::default, |n| Options::with_threads(n.into()));
         options.isa = self.isa.unwrap_or(options.isa);
+        options.isa.check().map_err(|why| Failure::input(format!("--isa {}: {why}", options.isa)))?;
         options.precision = self.precision;
         // weights that were packed need not stay in memory a second time
         options.release = Some(Release::new(fcc_onnx::release));
-        options
+        Ok(options)
     }
 }

@@ -39,7 +39,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let mut model = load(&args.model)?;
     let values = args.inputs.read(&mut model)?;
-    let options = args.compile.options();
+    let options = args.compile.options()?;
     let plan = fcc_jit::compile(&model, &options).and_then(|c| c.plan_for(&values));
     let plan = plan.map_err(|e| Failure::from(e).in_file(&args.model))?;
     let mut out = Out::new();
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn isa(options: &fcc_jit::Options) -> Isa {
-    Isa::detect().limited_to(options.isa)
+    Isa::within(options.isa)
 }
 
 fn json(plan: &Plan, options: &fcc_jit::Options) -> Json {

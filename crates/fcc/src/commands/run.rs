@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let expected = args.expect.as_deref().map(|path| expected(path, &model)).transpose()?;
     let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
     progress.show(|| "compiling".into());
-    let options = args.compile.options();
+    let options = args.compile.options()?;
     let runner = fcc::Engine::from(args.engine).prepare(&model, &options).map_err(in_file)?;
     progress.show(|| "running".into());
     let made = runner.run(&given).map_err(in_file)?;

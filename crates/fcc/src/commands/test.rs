@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs every case.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let options = args.compile.options();
+    let options = args.compile.options()?;
     let folders = cases::find(&args.folders).map_err(Failure::input)?;
     // a panic in a case is its outcome: what the hook would print has no place in between
     std::panic::set_hook(Box::new(|_| {}));

@@ -10,6 +10,8 @@ use super::pack::{self, Columns, Weights};
 use super::{Epilogue, Zero};
 use crate::asm::{Dot, Isa};
 use crate::error::{Error, Result};
+use crate::kernels::amx::regroup::{Regroup, Values};
+use crate::kernels::amx::{BYTE_CHANNELS, LEAST_CHANNELS, tiles};
 use crate::kernels::gemm::balanced;
 use crate::kernels::layout::BlockedLayout;
 use crate::kernels::tile::{self, Tiling};
@@ -19,7 +21,8 @@ use cranelift_module::Module;
 /// A convolution in ONNX's words; ranks below 3 have leading 1s (dilation 1, stride 1, pads 0).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv {
-    /// Input of bytes: blocked by the lanes of the level, or by 4. Its halo covers the padding and holds the zero point.
+    /// Input of bytes: blocked by the lanes of the level, or by 4; for tiles by 64 (see [`Conv::for_tiles`]). Its halo
+    /// covers the padding and holds the zero point.
     pub x: BlockedLayout,
     /// Output, blocked by the lanes of the level. Its halo is left alone.
     pub y: BlockedLayout,
@@ -33,6 +36,8 @@ pub struct Conv {
     pub pads_begin: [usize; 3],
     /// Groups.
     pub group: usize,
+    /// How products are summed.
+    pub dot: Dot,
     /// Zero point of x.
     pub zero: Zero,
     /// Signed bytes that each weight is the sum of: [`pack::parts`].
@@ -58,6 +63,24 @@ const MAX_UNROLLED: usize = 32;
 const INPUT_BLOCK_BYTES: usize = 256 << 10;
 
 impl Conv {
+    /// The same by AMX tiles, and the step that puts its input into blocks of 64 first.
+    ///
+    /// # Errors
+    /// Why tiles do not do it.
+    pub fn for_tiles(&self) -> std::result::Result<(Conv, Regroup), String> {
+        let x = BlockedLayout { cb: BYTE_CHANNELS, parent_blocks: None, ..self.x };
+        let tiled = Conv { x, dot: Dot::Tiles, ..self.clone() };
+        let of = tiled.groups();
+        // zeros between groups that a tile would multiply
+        let merged = of.count * of.ic * of.oc * self.group > self.x.c * self.y.c;
+        if self.x.cb != 16 || of.ic < LEAST_CHANNELS || merged {
+            let found = format!("{} channels in {} groups, in blocks of {}", self.x.c, self.group, self.x.cb);
+            return Err(format!("no AMX: {found}, need {LEAST_CHANNELS} or more, groups in whole tiles"));
+        }
+        tiled.x.check("int8 conv").map_err(|e| format!("no AMX: {e}"))?;
+        Ok((tiled, Regroup::activation(&self.x, Values::Bytes)))
+    }
+
     fn groups(&self) -> Groups {
         let (x, y, g) = (self.x.cb, self.y.cb, self.group.max(1));
         let (ic, oc) = (self.x.c / g, self.y.c / g);
@@ -78,8 +101,10 @@ impl Conv {
     fn blocks(&self) -> (usize, usize) {
         let (ic, cb) = (self.groups().ic, self.x.cb);
         match (ic / cb, (ic % cb).div_ceil(4)) {
-            // parts run over the same blocks again: there, blocks are taken whole
-            (whole, tail) if whole == 0 || (tail > 0 && self.parts > 1) => (whole + usize::from(tail > 0), 0),
+            // parts run over the same blocks again, tiles have rows of 64: there, blocks are taken whole
+            (whole, tail) if whole == 0 || (tail > 0 && (self.parts > 1 || self.dot == Dot::Tiles)) => {
+                (whole + usize::from(tail > 0), 0)
+            }
             other => other,
         }
     }
@@ -106,12 +131,15 @@ impl Conv {
     }
     fn tiling(&self, isa: Isa) -> Tiling {
         let [_, h, w] = self.plane();
+        if self.dot == Dot::Tiles {
+            return tiles::tiling(h, w, self.vectors());
+        }
         tile::choose(isa, h, w, self.vectors(), self.steps() * self.parts)
     }
 
     /// Bytes of the packed weights.
-    pub fn packed_bytes(&self, isa: Isa, dot: Dot) -> usize {
-        self.groups().count * self.vectors() * self.parts * self.steps() * dot.step_bytes(isa.lanes())
+    pub fn packed_bytes(&self, isa: Isa) -> usize {
+        self.groups().count * self.vectors() * self.parts * self.steps() * self.dot.step_bytes(isa.lanes())
     }
     /// Floats of what the columns have beside.
     pub fn column_elems(&self, isa: Isa) -> usize {
@@ -157,11 +185,11 @@ impl Conv {
     ///
     /// # Errors
     /// When `out` has another length than [`Conv::packed_bytes`].
-    pub fn pack(&self, isa: Isa, dot: Dot, w: &dyn Fn(usize) -> i32, out: &mut [u8]) -> Result<()> {
+    pub fn pack(&self, isa: Isa, w: &dyn Fn(usize) -> i32, out: &mut [u8]) -> Result<()> {
         let (vectors, parts) = (self.tiling(isa).vectors, self.parts);
-        let each = self.packed_bytes(isa, dot) / self.groups().count.max(1);
+        let each = self.packed_bytes(isa) / self.groups().count.max(1);
         self.each_group(w, &mut |g, weights| {
-            pack::pack(isa, dot, &vectors, parts, weights, &mut out[g * each..][..each])
+            pack::pack(isa, self.dot, &vectors, parts, weights, &mut out[g * each..][..each])
         })
     }
     /// Packs what the columns have: an int32 bias and the constants of the epilogue, each of M elements.
@@ -171,7 +199,6 @@ impl Conv {
     pub fn pack_columns(
         &self,
         isa: Isa,
-        dot: Dot,
         w: &dyn Fn(usize) -> i32,
         bias: Option<&[i32]>,
         constants: &[Vec<f32>],
@@ -184,12 +211,11 @@ impl Conv {
             let constants: Vec<Vec<f32>> = constants.iter().map(|c| cut(c)).collect();
             let bias = bias.map(|b| &b[g * oc..][..weights.n]);
             let columns = Columns { zero: self.zero, signed, bias, constants: &constants };
-            pack::pack_columns(isa, dot, &self.epilogue, weights, &columns, &mut out[g * each..][..each])
+            pack::pack_columns(isa, self.dot, &self.epilogue, weights, &columns, &mut out[g * each..][..each])
         })
     }
 
     fn check(&self, isa: Isa) -> Result<()> {
-        super::above_baseline(isa)?;
         let bad = |why: String| Err(Error::invalid("int8 conv", why));
         self.x.check("int8 conv")?;
         self.y.check("int8 conv")?;
@@ -203,7 +229,11 @@ impl Conv {
         if self.y.n == 0 || self.x.c == 0 || self.y.c == 0 || self.y.spatial.contains(&0) {
             return Err(Error::unsupported("int8 conv", "an empty convolution"));
         }
-        let blocks = self.y.cb == isa.lanes() && (self.x.cb == isa.lanes() || self.x.cb == 4);
+        let x = match self.dot {
+            Dot::Tiles => self.x.cb == BYTE_CHANNELS && isa == Isa::Avx512,
+            _ => self.x.cb == isa.lanes() || self.x.cb == 4,
+        };
+        let blocks = self.y.cb == isa.lanes() && x;
         if !blocks || self.x.elem.bytes() != 1 || self.y.elem != self.epilogue.out || self.parts == 0 {
             return bad(format!("input {:?} and output {:?} at level {isa}", self.x, self.y));
         }
@@ -225,7 +255,8 @@ impl Conv {
         }
     }
 
-    fn nest(&self, isa: Isa, dot: Dot, threads: usize) -> Nest {
+    fn nest(&self, isa: Isa, threads: usize) -> Nest {
+        let dot = self.dot;
         let (x, y, g, tiling) = (&self.x, &self.y, self.groups(), self.tiling(isa));
         let r = self.residual.unwrap_or(*y);
         let used = if self.residual.is_some() { 1 } else { 0 };
@@ -238,7 +269,7 @@ impl Conv {
         let [d, _, _] = self.plane();
         let [sd, sh, sw] = self.strides;
         let vectors = self.vectors();
-        let w_vector = self.parts * self.steps() * dot.step_bytes(isa.lanes());
+        let w_vector = self.parts * self.steps() * self.dot.step_bytes(isa.lanes());
         let column = Micro::column_bytes(isa, self.zero, &self.epilogue);
         let group = Steps {
             w: (vectors * w_vector) as i64,
@@ -260,7 +291,8 @@ impl Conv {
             (self.kernel[1], dilated(x.row_bytes(), 1)),
         ]);
         let (pixel, kw, k) = (dilated(x.pixel_bytes(), 2), self.kernel[2], x.cb / 4);
-        let taps = if kw * k <= MAX_UNROLLED {
+        let unrolled = if dot == Dot::Tiles { kw } else { kw * k };
+        let taps = if unrolled <= MAX_UNROLLED {
             (0..kw as i32).map(|i| i * pixel).collect()
         } else {
             loops.push((kw, pixel));
@@ -344,29 +376,30 @@ impl Conv {
     /// # Errors
     /// [`Error::Invalid`] for layouts that do not fit, [`Error::Unsupported`] for empty convolutions.
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
-        let (isa, dot) = (e.isa(), e.dot());
+        let isa = e.isa();
+        super::check_way(e, self.dot)?;
         self.check(isa)?;
         let mut operands = vec![
             Operand::read("x", self.x.bytes()),
-            Operand::read("w", self.packed_bytes(isa, dot)),
+            Operand::read("w", self.packed_bytes(isa)),
             Operand::read("columns", 4 * self.column_elems(isa)),
         ];
         operands.extend(scalar_operands(self.zero, &self.epilogue));
         operands.extend(self.residual.map(|r| Operand::read("residual", r.bytes())));
         operands.push(Operand::write("y", self.y.bytes()));
-        let nest = self.nest(isa, dot, threads.max(1));
+        let nest = self.nest(isa, threads.max(1));
         let pixels: usize = self.y.spatial.iter().product();
         let flops = 2 * (self.y.n * pixels * self.y.c * (self.x.c / self.group) * self.taps()) as u64;
-        let name = self.name(&nest, dot);
+        let name = self.name(&nest);
         step(e, &nest, operands, name, flops, threads, self.residual.is_some())
     }
 
-    fn name(&self, nest: &Nest, dot: Dot) -> String {
+    fn name(&self, nest: &Nest) -> String {
         let short = |d: &[usize; 3]| {
             d.map(|n| n.to_string())[usize::from(self.y.spatial[0] == 1 && self.kernel[0] == 1)..].join("x")
         };
         let group = if self.group == 1 { String::new() } else { format!(" group {}", self.group) };
-        let way = if dot == Dot::Bytes { "vnni" } else { "words" };
+        let way = super::way(self.dot);
         let tile = format!("{}x{}", nest.rows.size(0) * nest.cols.size(0), nest.vectors.size(0));
         let (k, s) = (short(&self.kernel), self.strides[2]);
         format!(

@@ -4,8 +4,10 @@ use super::micro::{Micro, vector_bytes};
 use super::nest::{Nest, Pointers, Steps};
 use super::pack::{self, Columns, Weights};
 use super::{Epilogue, Input, Zero};
-use crate::asm::{Dot, Isa};
+use crate::asm::{Dot, Isa, TILE_ROW_BYTES, TILE_ROWS};
 use crate::error::{Error, Result};
+use crate::kernels::amx::regroup::{Regroup, Values};
+use crate::kernels::amx::{BYTE_CHANNELS, LEAST_CHANNELS, LEAST_ROWS, tiles};
 use crate::kernels::elem::Elem;
 use crate::kernels::split::Split;
 use crate::kernels::tile::{self, Tiling};
@@ -26,6 +28,8 @@ pub struct Gemm {
     pub batch: Vec<(usize, usize, usize)>,
     /// Whether A is int8, not uint8.
     pub signed: bool,
+    /// How products are summed; for tiles A is what [`Gemm::for_tiles`] makes of it.
+    pub dot: Dot,
     /// Zero point of A.
     pub zero: Zero,
     /// Signed bytes that each weight is the sum of: [`pack::parts`].
@@ -38,16 +42,48 @@ pub struct Gemm {
 const B_BLOCK_BYTES: usize = 512 << 10;
 
 impl Gemm {
+    /// The same by AMX tiles, and the step that regroups A first.
+    ///
+    /// # Errors
+    /// Why tiles do not do it.
+    pub fn for_tiles(&self) -> std::result::Result<(Gemm, Regroup), String> {
+        if self.m < LEAST_ROWS || self.k < LEAST_CHANNELS {
+            let need = format!("{LEAST_ROWS} rows and {LEAST_CHANNELS} columns or more");
+            return Err(format!("no AMX: A of {} rows and {} columns, need {need}", self.m, self.k));
+        }
+        let tiled = Gemm { dot: Dot::Tiles, ..self.clone() };
+        let regroup = tiled.regroup();
+        match i32::try_from(regroup.group_bytes()) {
+            Ok(_) => Ok((tiled, regroup)),
+            Err(_) => Err(format!("no AMX: A of {} rows", self.m)),
+        }
+    }
+    fn regroup(&self) -> Regroup {
+        let outer = [(self.matrices(|d| d.1), self.m * self.k)];
+        Regroup::matrix(self.m, self.k, self.k, &outer, Values::Bytes)
+    }
+    /// Matrices of an operand whose batch steps are these.
+    fn matrices(&self, of: fn(&(usize, usize, usize)) -> usize) -> usize {
+        1 + self.batch.iter().map(|d| (d.0.max(1) - 1) * of(d)).sum::<usize>()
+    }
+
     fn steps(&self) -> usize {
+        if self.dot == Dot::Tiles {
+            return self.k.div_ceil(BYTE_CHANNELS) * BYTE_CHANNELS / 4;
+        }
         let rest = self.k % 4;
         self.k / 4 + usize::from(rest & 2 != 0) + usize::from(rest & 1 != 0)
     }
     fn tiling(&self, isa: Isa) -> Tiling {
-        tile::choose(isa, self.m, 1, self.n.div_ceil(isa.lanes()), self.steps() * self.parts)
+        let vectors = self.n.div_ceil(isa.lanes());
+        if self.dot == Dot::Tiles {
+            return tiles::tiling(self.m, 1, vectors);
+        }
+        tile::choose(isa, self.m, 1, vectors, self.steps() * self.parts)
     }
     /// Bytes of one packed B.
-    pub fn packed_bytes(&self, isa: Isa, dot: Dot) -> usize {
-        self.n.div_ceil(isa.lanes()) * self.parts * self.steps() * dot.step_bytes(isa.lanes())
+    pub fn packed_bytes(&self, isa: Isa) -> usize {
+        self.n.div_ceil(isa.lanes()) * self.parts * self.steps() * self.dot.step_bytes(isa.lanes())
     }
     /// Floats of what the columns of one B have beside.
     pub fn column_elems(&self, isa: Isa) -> usize {
@@ -59,6 +95,9 @@ impl Gemm {
     }
     /// k of `(step, i)`.
     fn k_of(&self, step: usize, i: usize) -> Option<usize> {
+        if self.dot == Dot::Tiles {
+            return (4 * step + i < self.k).then_some(4 * step + i);
+        }
         let whole = self.k / 4;
         let (first, bytes) = match step - whole.min(step) {
             _ if step < whole => (4 * step, 4),
@@ -72,9 +111,9 @@ impl Gemm {
     ///
     /// # Errors
     /// When `out` has another length than [`Gemm::packed_bytes`].
-    pub fn pack(&self, isa: Isa, dot: Dot, b: &dyn Fn(usize, usize) -> i32, out: &mut [u8]) -> Result<()> {
+    pub fn pack(&self, isa: Isa, b: &dyn Fn(usize, usize) -> i32, out: &mut [u8]) -> Result<()> {
         let at = |step: usize, i: usize, n: usize| self.k_of(step, i).map_or(0, |k| b(k, n));
-        pack::pack(isa, dot, &self.tiling(isa).vectors, self.parts, &self.weights(&at), out)
+        pack::pack(isa, self.dot, &self.tiling(isa).vectors, self.parts, &self.weights(&at), out)
     }
     /// Packs what the columns of one B have: an int32 bias and the constants of the epilogue.
     ///
@@ -83,7 +122,6 @@ impl Gemm {
     pub fn pack_columns(
         &self,
         isa: Isa,
-        dot: Dot,
         b: &dyn Fn(usize, usize) -> i32,
         bias: Option<&[i32]>,
         constants: &[Vec<f32>],
@@ -91,10 +129,11 @@ impl Gemm {
     ) -> Result<()> {
         let at = |step: usize, i: usize, n: usize| self.k_of(step, i).map_or(0, |k| b(k, n));
         let columns = Columns { zero: self.zero, signed: self.signed, bias, constants };
-        pack::pack_columns(isa, dot, &self.epilogue, &self.weights(&at), &columns, out)
+        pack::pack_columns(isa, self.dot, &self.epilogue, &self.weights(&at), &columns, out)
     }
 
-    fn nest(&self, isa: Isa, dot: Dot, threads: usize) -> Nest {
+    fn nest(&self, isa: Isa, threads: usize) -> Nest {
+        let dot = self.dot;
         let Tiling { rows, vectors, .. } = self.tiling(isa);
         let (steps, lanes) = (self.steps(), isa.lanes());
         let w_vector = self.parts * steps * dot.step_bytes(lanes);
@@ -114,16 +153,25 @@ impl Gemm {
                 row_blocks = rows.pieces.min(threads);
             }
         }
-        let packed = self.packed_bytes(isa, dot) as i64;
+        let packed = self.packed_bytes(isa) as i64;
         let columns = 4 * self.column_elems(isa) as i64;
         let matrix = (self.m * self.n) as i64;
+        let tiled = self.regroup();
+        let (a_matrix, row, loops, k, rest) = match dot {
+            Dot::Tiles => {
+                let groups = (self.k.div_ceil(BYTE_CHANNELS), tiled.group_bytes() as i32);
+                (tiled.outer_bytes(), TILE_ROW_BYTES, vec![(self.parts, 0), groups], TILE_ROWS, 0)
+            }
+            // the same row once for each part of the weights
+            _ => (self.m * self.k, self.k, vec![(self.parts, 0)], self.k / 4, self.k % 4),
+        };
         let mut after: usize = batch;
         let dims = self.batch.iter().map(|(count, a, b)| {
             // matrices of Y follow one another
             after /= (*count).max(1);
             let y = after as i64 * matrix;
             let steps = Steps {
-                x: (a * self.m * self.k) as i64,
+                x: (a * a_matrix) as i64,
                 w: *b as i64 * packed,
                 columns: *b as i64 * columns,
                 residual: y * residual.bytes() as i64,
@@ -136,7 +184,7 @@ impl Gemm {
             batch: dims.collect(),
             rows,
             row: Steps {
-                x: self.k as i64,
+                x: row as i64,
                 w: 0,
                 columns: 0,
                 residual: (self.n * residual.bytes()) as i64,
@@ -168,12 +216,11 @@ impl Gemm {
                 last_lanes: lanes,
                 y_step: 0,
                 residual_step: 0,
-                // the same row once for each part of the weights
-                loops: vec![(self.parts, 0)],
+                loops,
                 taps: vec![0],
-                k: self.k / 4,
+                k,
                 tail_k: 0,
-                rest: self.k % 4,
+                rest,
                 zero: self.zero,
                 scalars: scalars(self.zero, &self.epilogue),
                 epilogue: self.epilogue.clone(),
@@ -188,32 +235,33 @@ impl Gemm {
     /// # Errors
     /// [`Error::Unsupported`] for empty products and offsets beyond 2 GiB inside a tile.
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
-        super::above_baseline(e.isa())?;
+        super::check_way(e, self.dot)?;
         if self.m == 0 || self.n == 0 || self.k == 0 || self.batch.iter().any(|d| d.0 == 0) {
             return Err(Error::unsupported("int8 gemm", "an empty product"));
         }
-        let (isa, dot) = (e.isa(), e.dot());
-        let matrices = |of: fn(&(usize, usize, usize)) -> usize| {
-            1 + self.batch.iter().map(|d| (d.0 - 1) * of(d)).sum::<usize>()
+        let isa = e.isa();
+        let a = match self.dot {
+            Dot::Tiles => self.regroup().bytes(),
+            _ => self.matrices(|d| d.1) * self.m * self.k,
         };
         let batch: usize = self.batch.iter().map(|d| d.0).product();
         let y = batch * self.m * self.n;
         let mut operands = vec![
-            Operand::read("a", matrices(|d| d.1) * self.m * self.k),
-            Operand::read("b", matrices(|d| d.2) * self.packed_bytes(isa, dot)),
-            Operand::read("columns", 4 * matrices(|d| d.2) * self.column_elems(isa)),
+            Operand::read("a", a),
+            Operand::read("b", self.matrices(|d| d.2) * self.packed_bytes(isa)),
+            Operand::read("columns", 4 * self.matrices(|d| d.2) * self.column_elems(isa)),
         ];
         operands.extend(scalar_operands(self.zero, &self.epilogue));
         operands.extend(self.epilogue.residual().map(|r| Operand::read("residual", y * r.bytes())));
         operands.push(Operand::write("y", y * self.epilogue.out.bytes()));
-        let nest = self.nest(isa, dot, threads.max(1));
+        let nest = self.nest(isa, threads.max(1));
         let count = if batch == 1 { String::new() } else { format!("{batch}x ") };
         let name = format!(
             "int8 gemm {count}{}x{}x{} {isa} {} {}x{}",
             self.m,
             self.n,
             self.k,
-            if dot == Dot::Bytes { "vnni" } else { "words" },
+            super::way(self.dot),
             nest.rows.size(0),
             nest.vectors.size(0)
         );

@@ -5,11 +5,14 @@
 
 use super::{Input, Zero};
 use crate::asm::reg::*;
-use crate::asm::{Asm, Assembled, Dot, Isa, Lanes, Src};
+use crate::asm::{Asm, Assembled, Dot, Isa, Lanes, Src, TILE_ROWS};
 use crate::error::{Error, Result};
+use crate::kernels::amx::tiles::{TileKernel, Tiles};
 use crate::kernels::brgemm::max_rows;
 use crate::kernels::elem::Elem;
 use crate::kernels::ew::in_registers;
+use crate::kernels::split::Split;
+use crate::kernels::walk::{Loops, Products, counted, walk};
 use crate::module::Emitter;
 use cranelift_module::{FuncId, Module};
 
@@ -81,7 +84,8 @@ impl Micro {
 
     fn assemble(&self) -> Result<Assembled> {
         let fine = self.rows() > 0
-            && self.rows() <= max_rows(self.isa, self.nv)
+            && (self.dot == Dot::Tiles || self.rows() <= max_rows(self.isa, self.nv))
+            && (self.dot != Dot::Tiles || (self.k, self.tail_k, self.rest) == (TILE_ROWS, 0, 0))
             && self.y_rows.len() == self.rows()
             && (self.k > 0 || self.rest > 0)
             && !self.taps.is_empty()
@@ -93,6 +97,9 @@ impl Micro {
         }
         let mut w = Asm::new(self.isa)?;
         let last = w.lanes(self.last_lanes)?;
+        if self.dot == Dot::Tiles {
+            return self.assemble_tiles(w, last);
+        }
         w.enter(&SAVED, 0)?;
         let mut e = Emit { w, s: self, last };
         e.start()?;
@@ -102,10 +109,94 @@ impl Micro {
         w.finish()
     }
 
+    /// The sums of each row of tiles go through memory into vectors, which end as they do else.
+    fn assemble_tiles(&self, w: Asm, last: Lanes) -> Result<Assembled> {
+        let mut w = w;
+        let kernel =
+            TileKernel::new(&Tiles::Bytes { signed: self.signed }, &self.x_rows, self.nv, &self.taps)?;
+        kernel.enter(&mut w)?;
+        kernel.products(&mut w, &self.reduction())?;
+        for (i, tile) in kernel.rows().iter().enumerate() {
+            kernel.store(&mut w, i)?;
+            for run in Split::at_most(tile.count, max_rows(self.isa, self.nv)).ranges() {
+                let part = self.part(tile.first + run.start..tile.first + run.end);
+                let mut e = Emit { w, s: &part, last };
+                e.start()?;
+                for r in 0..part.rows() {
+                    for v in 0..part.nv {
+                        let acc = e.acc(r, v);
+                        e.w.addi(acc, acc, Src::Mem(kernel.sum(run.start + r, v)))?;
+                    }
+                }
+                w = e.epilogue()?;
+            }
+        }
+        kernel.leave(&mut w)?;
+        w.finish()
+    }
+
+    /// The same of some of the rows.
+    fn part(&self, rows: std::ops::Range<usize>) -> Micro {
+        let cut = |v: &[i32]| v.get(rows.clone()).unwrap_or_default().to_vec();
+        Micro {
+            x_rows: cut(&self.x_rows),
+            y_rows: cut(&self.y_rows),
+            residual_rows: cut(&self.residual_rows),
+            ..self.clone()
+        }
+    }
+
+    fn reduction(&self) -> Loops<'_> {
+        Loops { loops: &self.loops, k: self.k, head: None, tail_k: self.tail_k }
+    }
+
     /// Bytes of what the columns of one vector have: the start of the sums, the sums of w where the zero point of x is
     /// read at run time, then the constants of the epilogue.
     pub fn column_bytes(isa: Isa, zero: Zero, epilogue: &super::Epilogue) -> usize {
         (1 + usize::from(zero == Zero::Operand) + epilogue.columns()) * isa.vector_bytes()
+    }
+}
+
+impl Products for Emit<'_> {
+    fn asm(&mut self) -> &mut Asm {
+        &mut self.w
+    }
+
+    fn body(&mut self, k: usize, counters: &mut Vec<Reg>) -> Result<i64> {
+        let (s, w_step) = (self.s, self.w_step());
+        let mut moved = 0;
+        let mut k = k;
+        if s.taps.len() == 1 && k > UNROLL {
+            let turns = k / UNROLL;
+            let turn = |e: &mut Self, _: &mut Vec<Reg>| {
+                for i in 0..UNROLL as i32 {
+                    e.step(s.taps[0] + 4 * i, i * w_step, 4)?;
+                }
+                e.w.add_imm(rdi, 4 * UNROLL as i64)?;
+                e.w.add_imm(rsi, UNROLL as i64 * i64::from(w_step))
+            };
+            counted(self, turns, counters, turn)?;
+            moved = (turns * UNROLL * 4) as i64;
+            k %= UNROLL;
+        }
+        let mut next = 0;
+        for &tap in &s.taps {
+            for i in 0..k as i32 {
+                self.step(tap + 4 * i, next, 4)?;
+                next += w_step;
+            }
+        }
+        // the end of a row is read by twos and ones: what lies behind it may be no memory
+        let mut at = s.taps[0] + 4 * k as i32;
+        for bytes in [2, 1] {
+            if s.rest & bytes != 0 {
+                self.step(at, next, bytes)?;
+                next += w_step;
+                at += bytes as i32;
+            }
+        }
+        self.w.add_imm(rsi, i64::from(next))?;
+        Ok(moved)
     }
 }
 
@@ -163,46 +254,8 @@ impl Emit<'_> {
     }
 
     fn products(&mut self) -> Result<()> {
-        let mut counters = COUNTERS.to_vec();
         let s = self.s;
-        let moved = self.level(0, s.k, &mut counters)?;
-        if s.tail_k == 0 {
-            return Ok(());
-        }
-        if let Some(&(1, step)) = s.loops.first() {
-            self.w.add_imm(rdi, i64::from(step) - moved)?;
-        }
-        self.level(1, s.tail_k, &mut counters).map(|_| ())
-    }
-
-    /// Emits loop `i` and all inside it; returns how far x has moved when it is done.
-    fn level(&mut self, i: usize, k: usize, counters: &mut Vec<Reg>) -> Result<i64> {
-        let Some(&(count, step)) = self.s.loops.get(i) else { return self.body(k, counters) };
-        if count == 1 {
-            return self.level(i + 1, k, counters);
-        }
-        let inner = |e: &mut Self, counters: &mut Vec<Reg>| {
-            let moved = e.level(i + 1, k, counters)?;
-            e.w.add_imm(rdi, i64::from(step) - moved)
-        };
-        self.counted(count, counters, inner)?;
-        Ok(count as i64 * i64::from(step))
-    }
-
-    /// `count` turns of `body`.
-    fn counted(
-        &mut self,
-        count: usize,
-        counters: &mut Vec<Reg>,
-        body: impl FnOnce(&mut Self, &mut Vec<Reg>) -> Result<()>,
-    ) -> Result<()> {
-        let counter =
-            counters.pop().ok_or_else(|| Error::Codegen("too many loops in a micro-kernel".into()))?;
-        let top = self.w.repeat(counter, count)?;
-        body(self, counters)?;
-        self.w.again(counter, top)?;
-        counters.push(counter);
-        Ok(())
+        walk(self, &s.reduction(), &COUNTERS)
     }
 
     /// Bytes of w for one step.
@@ -210,48 +263,12 @@ impl Emit<'_> {
         (self.s.nv * self.s.dot.step_bytes(self.s.isa.lanes())) as i32
     }
 
-    fn body(&mut self, k: usize, counters: &mut Vec<Reg>) -> Result<i64> {
-        let (s, w_step) = (self.s, self.w_step());
-        let mut moved = 0;
-        let mut k = k;
-        if s.taps.len() == 1 && k > UNROLL {
-            let turns = k / UNROLL;
-            let turn = |e: &mut Self, _: &mut Vec<Reg>| {
-                for i in 0..UNROLL as i32 {
-                    e.step(s.taps[0] + 4 * i, i * w_step, 4)?;
-                }
-                e.w.add_imm(rdi, 4 * UNROLL as i64)?;
-                e.w.add_imm(rsi, UNROLL as i64 * i64::from(w_step))
-            };
-            self.counted(turns, counters, turn)?;
-            moved = (turns * UNROLL * 4) as i64;
-            k %= UNROLL;
-        }
-        let mut next = 0;
-        for &tap in &s.taps {
-            for i in 0..k as i32 {
-                self.step(tap + 4 * i, next, 4)?;
-                next += w_step;
-            }
-        }
-        // the end of a row is read by twos and ones: what lies behind it may be no memory
-        let mut at = s.taps[0] + 4 * k as i32;
-        for bytes in [2, 1] {
-            if s.rest & bytes != 0 {
-                self.step(at, next, bytes)?;
-                next += w_step;
-                at += bytes as i32;
-            }
-        }
-        self.w.add_imm(rsi, i64::from(next))?;
-        Ok(moved)
-    }
-
     /// One step: `acc[r][v] += Σ X[r][0..4] * W[0..4][v]`; of fewer than four bytes, they stand repeated.
     fn step(&mut self, x: i32, w: i32, bytes: usize) -> Result<()> {
         match self.s.dot {
             Dot::Bytes => self.step_bytes(x, w, bytes),
             Dot::Words => self.step_words(x, w, bytes),
+            Dot::Tiles => Err(Error::Codegen("tiles take sixteen steps at once".into())),
         }
     }
 

@@ -17,8 +17,10 @@ pub mod range;
 
 use super::elem::Elem;
 use super::ew::Expr;
-use crate::asm::Isa;
+use crate::asm::{Dot, Isa};
 use crate::error::{Error, Result};
+use crate::module::Emitter;
+use cranelift_module::Module;
 
 /// The zero point of x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,10 +68,28 @@ impl Epilogue {
     }
 }
 
-/// Products of bytes are written for x86-64 with vectors of 256 bits or more.
-fn above_baseline(isa: Isa) -> Result<()> {
-    match isa {
+/// How products are summed, for names of kernels.
+fn way(dot: Dot) -> &'static str {
+    match dot {
+        Dot::Words => "words",
+        Dot::Bytes => "vnni",
+        Dot::Tiles => "amx",
+    }
+}
+
+/// That a product summed so has a kernel here: products of bytes are written for x86-64 with vectors of 256 bits or more,
+/// and use no instruction that the emitter may not.
+fn check_way<M: Module>(e: &Emitter<M>, dot: Dot) -> Result<()> {
+    let there = match dot {
+        Dot::Words => true,
+        Dot::Bytes => e.dot() == Dot::Bytes,
+        Dot::Tiles => e.has_tiles(),
+    };
+    match e.isa() {
         Isa::Baseline => Err(Error::unsupported("product of bytes", "needs AVX2 or AVX-512")),
+        isa if !there => {
+            Err(Error::unsupported("product of bytes", format!("no {} at level {isa}", way(dot))))
+        }
         _ => Ok(()),
     }
 }

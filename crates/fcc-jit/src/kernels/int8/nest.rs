@@ -2,8 +2,9 @@
 //! out to tasks; inside one: row tiles, column tiles, groups of column vectors. The whole reduction is one kernel call.
 
 use super::micro::{Micro, i32_of};
-use crate::asm::Isa;
+use crate::asm::{Dot, Isa};
 use crate::error::Result;
+use crate::kernels::amx::tiles::TileCalls;
 use crate::kernels::clif::{at, coordinates, for_n, for_range, off, share};
 use crate::kernels::split::{Run, Split};
 use crate::module::Emitter;
@@ -42,6 +43,12 @@ pub(super) struct Nest {
     pub base: Steps,
     /// The kernel for one row and one vector; its tile is filled in.
     pub kernel: Micro,
+}
+
+/// The micro-kernels of a nest, and what stands around them.
+pub(super) struct NestKernels {
+    micro: Vec<FuncId>,
+    tiles: Option<TileCalls>,
 }
 
 /// A run of groups of `nv` vectors, the last one of the run with `lanes` lanes.
@@ -123,16 +130,22 @@ impl Nest {
     }
 
     /// Defines every micro-kernel that the nest calls, in the order in which `emit` visits them.
-    pub fn define<M: Module>(&self, e: &mut Emitter<M>) -> Result<Vec<FuncId>> {
-        let mut ids = vec![];
+    pub fn define<M: Module>(&self, e: &mut Emitter<M>) -> Result<NestKernels> {
+        let (mut ids, mut shapes) = (vec![], vec![]);
         for rows in self.rows.runs() {
             for cols in self.cols.runs() {
-                for class in self.classes() {
-                    ids.push(self.micro(&class, rows.size, cols.size)?.define(e)?);
+                for (i, class) in self.classes().iter().enumerate() {
+                    let micro = self.micro(class, rows.size, cols.size)?;
+                    ids.push(micro.define(e)?);
+                    shapes.extend((i == 0).then_some(micro.x_rows));
                 }
             }
         }
-        Ok(ids)
+        let tiles = match self.kernel.dot {
+            Dot::Tiles => Some(TileCalls::define(e, &shapes)?),
+            _ => None,
+        };
+        Ok(NestKernels { micro: ids, tiles })
     }
 
     /// Emits the loops into a step function.
@@ -143,8 +156,11 @@ impl Nest {
         p: Pointers,
         task: Value,
         tasks: usize,
-        ids: &[FuncId],
+        kernels: &NestKernels,
     ) {
+        if let Some(tiles) = &kernels.tiles {
+            tiles.begin(m, b);
+        }
         let (low, high) = share(b, task, self.units(), tasks);
         let mut dims: Vec<usize> = self.batch.iter().map(|d| d.0).collect();
         dims.extend(match self.vectors_first {
@@ -162,8 +178,11 @@ impl Nest {
             }
             let rows = share(b, rb, self.rows.pieces, self.row_blocks);
             let groups = share(b, vb, self.vectors.pieces, self.vector_blocks);
-            self.tiles(m, b, p, rows, groups, ids);
+            self.tiles(m, b, p, rows, groups, kernels);
         });
+        if let Some(tiles) = &kernels.tiles {
+            tiles.end(m, b);
+        }
     }
 
     fn tiles<M: Module>(
@@ -173,18 +192,21 @@ impl Nest {
         p: Pointers,
         rows: (Value, Value),
         groups: (Value, Value),
-        ids: &[FuncId],
+        kernels: &NestKernels,
     ) {
         let classes = self.classes();
-        let mut ids = ids.chunks_exact(classes.len());
+        let mut ids = kernels.micro.chunks_exact(classes.len());
         let (row_runs, col_runs) = (self.rows.runs(), self.cols.runs());
-        for row_run in &row_runs {
+        for (i, row_run) in row_runs.iter().enumerate() {
             let ids: Vec<&[FuncId]> = ids.by_ref().take(col_runs.len()).collect();
             let (lo, hi) = clip(b, rows, row_run, row_runs.len() == 1);
             for_range(b, lo, hi, |b, t| {
                 let row = start_of(b, t, row_run);
                 let p = p.step(b, row, &self.row);
-                for (col_run, ids) in col_runs.iter().zip(&ids) {
+                for (j, (col_run, ids)) in col_runs.iter().zip(&ids).enumerate() {
+                    if let Some(tiles) = &kernels.tiles {
+                        tiles.shape(m, b, i * col_runs.len() + j);
+                    }
                     let from_zero = Run { from: 0, ..*col_run };
                     for_n(b, (col_run.to - col_run.from) as i64, |b, t| {
                         let col = start_of(b, t, &from_zero);

@@ -1,5 +1,6 @@
-//! Packing weights: `[pieces of vectors][parts][steps of four k][columns][4]` as signed bytes, or as words for
-//! [`Dot::Words`], whose steps are `[k 0 and 2, then 1 and 3][columns][2]`; and what the columns have beside.
+//! Packing weights: `[pieces of vectors][parts][steps of four k][columns][4]` as signed bytes (sixteen steps are the rows
+//! of a tile), or as words for [`Dot::Words`], whose steps are `[k 0 and 2, then 1 and 3][columns][2]`; and what the
+//! columns have beside.
 
 use super::micro::Micro;
 use super::{Epilogue, Zero};
@@ -63,7 +64,7 @@ pub(super) fn pack(
                     for i in 0..4 {
                         let v = part((w.at)(step, i, first + j), p);
                         match dot {
-                            Dot::Bytes => line[4 * j + i] = v as i8 as u8,
+                            Dot::Bytes | Dot::Tiles => line[4 * j + i] = v as i8 as u8,
                             Dot::Words => {
                                 let word = (w.at)(step, i, first + j) as i16;
                                 // k 1 and 3 stand behind all of k 0 and 2

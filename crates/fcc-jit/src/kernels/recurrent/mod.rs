@@ -127,8 +127,8 @@ impl Recurrence {
     /// Sequences of one cell.
     fn rows(&self, isa: Isa) -> usize {
         let most = match (isa, self.cell) {
-            (Isa::Avx512, CellKind::Lstm { .. }) => 6,
-            (Isa::Avx512, _) => 8,
+            (Isa::Avx512 | Isa::Amx, CellKind::Lstm { .. }) => 6,
+            (Isa::Avx512 | Isa::Amx, _) => 8,
             (_, CellKind::Rnn) => 4,
             _ => 2,
         };

@@ -230,6 +230,7 @@ impl Winograd {
             residual: None,
             activation: None,
             prefetch: 2048,
+            tiles: None,
         };
         spec.define(e)
     }

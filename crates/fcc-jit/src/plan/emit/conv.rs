@@ -1,9 +1,10 @@
 //! Convolution and pooling.
+use super::amx::ConvWay;
 use super::forms::{conv_input, dense, narrow, spreads};
 use super::weights::Weights;
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
-use crate::Precision;
 use crate::aligned::AlignedF32;
+use crate::kernels::amx::conv::AmxConv;
 use crate::kernels::conv::Conv;
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
@@ -11,7 +12,6 @@ use crate::kernels::global_pool::GlobalPool;
 use crate::kernels::lanewise;
 use crate::kernels::layout::BlockedLayout;
 use crate::kernels::narrow::NarrowConv;
-use crate::kernels::winograd::{Choice, Winograd};
 use crate::module::Kernel;
 use crate::plan::ir::{ConvNode, Node, PoolKind, PoolNode, Vx};
 use fcc_ir::Error;
@@ -77,23 +77,22 @@ impl Emit<'_> {
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
             };
-            let wide = self.shared.options.precision == Precision::Fast;
-            let choice = match self.plain {
-                true => Choice::direct("numbers that are not finite came by: plain sums only"),
-                false => Winograd::choose(&k, isa, wide),
-            };
-            self.because(choice.why);
-            if let Some(k) = choice.winograd {
-                let kernel = built(k.build(self.code.emitter(), threads))?;
-                let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
-                let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, threads, w, out);
-                (kernel, self.packed_from(weights, elems, pack), bias)
-            } else {
-                let kernel = built(k.build(self.code.emitter(), threads))?;
-                let (elems, bias) = (k.packed_elems(isa), (k.bias_elems(isa), k.bias_runs(isa)));
-                let job = k;
-                let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
-                (kernel, self.packed_from(weights, elems, pack), bias)
+            let (way, why) = self.conv_way(k, &weights)?;
+            self.because(why);
+            match way {
+                ConvWay::Amx(k) => return self.amx_conv(node, conv, k, weights, (x, r, y)),
+                ConvWay::Winograd(k) => {
+                    let kernel = built(k.build(self.code.emitter(), threads))?;
+                    let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
+                    let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, threads, w, out);
+                    (kernel, self.packed_from(weights, elems, pack), bias)
+                }
+                ConvWay::Direct(k) => {
+                    let kernel = built(k.build(self.code.emitter(), threads))?;
+                    let (elems, bias) = (k.packed_elems(isa), (k.bias_elems(isa), k.bias_runs(isa)));
+                    let pack = move |w: &[f32], out: &mut [f32]| k.pack_weights(isa, w, out);
+                    (kernel, self.packed_from(weights, elems, pack), bias)
+                }
             }
         } else {
             let (c, m) = (xl.c / conv.group, yl.c / conv.group);
@@ -122,6 +121,32 @@ impl Emit<'_> {
         };
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
         self.finish_conv(node, conv, kernel, packed, bias, operands)
+    }
+
+    /// A convolution by AMX tiles: a step that puts x into terms, and the products.
+    fn amx_conv(
+        &mut self,
+        node: &Node,
+        conv: &ConvNode,
+        k: AmxConv,
+        weights: Weights,
+        (x, r, y): (Loc, Option<Loc>, Loc),
+    ) -> Result<(), Stop> {
+        let v = node.input(0).ok_or_else(missing)?;
+        let kernel = built(k.build(self.code.emitter(), self.shared.options.threads))?;
+        let x = self.regrouped(&node.place, v, x, &k.regroup(), None)?;
+        let bias = match conv.bias {
+            true => {
+                let b = node.input(2).and_then(|b| self.program.constant_of(b)).ok_or_else(missing)?;
+                Some(b.as_slice::<f32>()?.into_owned())
+            }
+            false => None,
+        };
+        let elems = k.packed_elems();
+        let pack = move |w: &[f32], out: &mut [f32]| k.pack(w, bias.as_deref(), out);
+        let packed = self.packed_from(weights, elems, pack);
+        let args = [vec![x, packed], r.into_iter().collect(), vec![y]].concat();
+        self.run(&node.place, kernel, args)
     }
 
     /// The weights of a convolution, `[M, C/group, …]` or transposed `[C, M/group, …]`.

@@ -1,6 +1,7 @@
 //! Matrix products.
 use super::weights::Weights;
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use crate::kernels::amx::gemm::AmxGemm;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::gemm::{BStorage, BatchDim, Gemm, GemmBias, GemmResidual};
 use crate::plan::ir::{GemmNode, Node, Vx};
@@ -60,6 +61,16 @@ impl Emit<'_> {
             spec.residual = Some(GemmResidual { row: if whole { n } else { 0 }, scale });
         }
         let a_loc = self.need(a, Form::Plain, &node.place)?;
+        if let Some(terms) = self.terms() {
+            match AmxGemm::choose(&spec, terms) {
+                Ok(amx) if self.constant_b(b)?.finite(g.alpha)? => {
+                    self.because(terms.why());
+                    return self.amx_gemm(node, g, amx, a_loc, residual);
+                }
+                Ok(_) => self.because("no AMX: weights that are not finite"),
+                Err(no) => self.because(no),
+            }
+        }
         let b_loc =
             if constant_b { self.packed_b(&spec, b, g)? } else { self.b_in_place(b, g.trans_b, node)? };
         let mut args = vec![a_loc, b_loc];
@@ -75,6 +86,50 @@ impl Emit<'_> {
         }
         args.push(self.make_in(out, Form::Plain)?);
         let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        self.run(&node.place, kernel, args)
+    }
+
+    fn constant_b(&self, b: Vx) -> Result<Weights, Stop> {
+        let tensor = self.program.constant_of(b).ok_or_else(|| no_kernel("a constant"))?;
+        Ok(Weights::plain(tensor.clone()))
+    }
+
+    /// A product by AMX tiles: a step that puts A into terms, and the products.
+    fn amx_gemm(
+        &mut self,
+        node: &Node,
+        g: &GemmNode,
+        amx: AmxGemm,
+        a_loc: Loc,
+        residual: Option<Vx>,
+    ) -> Result<(), Stop> {
+        let (Some(a), Some(b), Some(out)) = (node.input(0), node.input(1), node.out()) else {
+            return Err(no_kernel("a product without operands"));
+        };
+        let kernel = built(amx.build(self.code.emitter(), self.shared.options.threads))?;
+        let mut args = vec![self.regrouped(&node.place, a, a_loc, &amx.regroup(), None)?];
+        let bias = match g.bias {
+            true => {
+                let t = node.input(2).and_then(|b| self.program.constant_of(b));
+                Some(t.ok_or_else(|| no_kernel("a bias"))?.as_slice::<f32>()?.into_owned())
+            }
+            false => None,
+        };
+        let (weights, &[.., b0, b1]) = (self.constant_b(b)?, self.program.shape(b)) else {
+            return Err(no_kernel("a product of vectors"));
+        };
+        let (each, size) = (b0 * b1, amx.packed_elems());
+        let strides = if g.trans_b { (1, b1) } else { (b1, 1) };
+        let alpha = g.alpha;
+        let matrices = self.program.shape(b).iter().product::<usize>() / each.max(1);
+        args.push(self.packed_from(weights, matrices * size, move |values, packed| {
+            let mut parts = packed.chunks_exact_mut(size).zip(values.chunks_exact(each));
+            parts.try_for_each(|(out, b)| amx.pack(b, strides, alpha, bias.as_deref(), out))
+        }));
+        if let Some(r) = residual {
+            args.push(self.need(r, Form::Plain, &node.place)?);
+        }
+        args.push(self.make_in(out, Form::Plain)?);
         self.run(&node.place, kernel, args)
     }
 

@@ -102,7 +102,8 @@ impl Emit<'_> {
         let tensor = self.program.constant_of(wv).ok_or_else(|| no_kernel("weights of the run"))?.clone();
         let each = tensor.len() / yl.c.max(1);
         let weights = centred(&tensor, &p.w_zero, |i| i / each.max(1))?;
-        let spec = Conv {
+        let parts = |dot| pack::parts(dot, weights.iter().map(|w| i32::from(*w)));
+        let plain = Conv {
             x: xl,
             y: yl,
             kernel: conv.kernel,
@@ -110,22 +111,35 @@ impl Emit<'_> {
             dilations: conv.dilations,
             pads_begin: conv.pads_begin,
             group: conv.group,
+            dot,
             zero: p.zero,
-            parts: pack::parts(dot, weights.iter().map(|w| i32::from(*w))),
+            parts: parts(dot),
             epilogue: end.epilogue.clone(),
             residual: residual.and_then(|r| r.layout),
         };
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
         self.fill_halo(xv, form, x, node, p)?;
+        let (spec, x) = match self.code.emitter().has_tiles().then(|| plain.for_tiles()) {
+            Some(Ok((tiled, how))) => {
+                self.because("AMX, as asked for");
+                let zero = Some((p.zero, if p.zero == Zero::Operand { node.input(2) } else { None }));
+                let x = self.regrouped(&node.place, xv, x, &how, zero)?;
+                (Conv { parts: parts(tiled.dot), ..tiled }, x)
+            }
+            Some(Err(why)) => {
+                self.because(why);
+                (plain, x)
+            }
+            None => (plain, x),
+        };
+        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
         self.zero_halo(&y, &node.place)?;
         let weights = std::sync::Arc::new(weights);
         let (job, w) = (spec.clone(), weights.clone());
-        let packed = self.packed_bytes(spec.packed_bytes(isa, dot), move |out| {
-            job.pack(isa, dot, &|i| i32::from(w[i]), out)
-        });
+        let packed =
+            self.packed_bytes(spec.packed_bytes(isa), move |out| job.pack(isa, &|i| i32::from(w[i]), out));
         let (bias, constants, job) = (p.bias.clone(), end.constants, spec.clone());
         let columns = self.packed_later(spec.column_elems(isa), move |out| {
-            job.pack_columns(isa, dot, &|i| i32::from(weights[i]), bias.as_deref(), &constants, out)
+            job.pack_columns(isa, &|i| i32::from(weights[i]), bias.as_deref(), &constants, out)
         });
         let args = [vec![x, packed, columns], scalars, residual.into_iter().collect(), vec![y]].concat();
         self.run(&node.place, kernel, args)
@@ -172,19 +186,33 @@ impl Emit<'_> {
         let tensor = self.program.constant_of(bv).ok_or_else(|| no_kernel("weights of the run"))?.clone();
         let trans = g.trans_b;
         let weights = centred(&tensor, &p.w_zero, |i| if trans { i / k.max(1) } else { i % n.max(1) })?;
-        let spec = Gemm {
+        let parts = |dot| pack::parts(dot, weights.iter().map(|w| i32::from(*w)));
+        let plain = Gemm {
             m: rows,
             n,
             k,
             batch,
             signed: self.elem_of(av)? == Elem::I8,
+            dot,
             zero: p.zero,
-            parts: pack::parts(dot, weights.iter().map(|w| i32::from(*w))),
+            parts: parts(dot),
             epilogue: end.epilogue.clone(),
         };
         let a = self.need(av, Form::Plain, &node.place)?;
         let residual = end.residual.map(|r| self.need(r, Form::Plain, &node.place)).transpose()?;
         let scalars = self.scalar_locs(node, p, &end)?;
+        let (spec, a) = match self.code.emitter().has_tiles().then(|| plain.for_tiles()) {
+            Some(Ok((tiled, how))) => {
+                self.because("AMX, as asked for");
+                let a = self.regrouped(&node.place, av, a, &how, None)?;
+                (Gemm { parts: parts(tiled.dot), ..tiled }, a)
+            }
+            Some(Err(why)) => {
+                self.because(why);
+                (plain, a)
+            }
+            None => (plain, a),
+        };
         let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
         let y = self.make_in(yv, Form::Plain)?;
         let matrices = tensor.len() / (k * n).max(1);
@@ -192,10 +220,10 @@ impl Emit<'_> {
         let at = move |w: &[i16], matrix: usize, i: usize, j: usize| {
             i32::from(w[matrix * k * n + if trans { j * k + i } else { i * n + j }])
         };
-        let (size, job, w) = (spec.packed_bytes(isa, dot), spec.clone(), weights.clone());
+        let (size, job, w) = (spec.packed_bytes(isa), spec.clone(), weights.clone());
         let packed = self.packed_bytes(matrices * size, move |out| {
             let mut parts = out.chunks_exact_mut(size).enumerate();
-            parts.try_for_each(|(i, out)| job.pack(isa, dot, &|k, n| at(&w, i, k, n), out))
+            parts.try_for_each(|(i, out)| job.pack(isa, &|k, n| at(&w, i, k, n), out))
         });
         let (size, job) = (spec.column_elems(isa), spec);
         let (bias, constants) = (p.bias.clone(), end.constants);
@@ -203,7 +231,7 @@ impl Emit<'_> {
             let mut parts = out.chunks_exact_mut(size).enumerate();
             parts.try_for_each(|(i, out)| {
                 let b = |k: usize, n: usize| at(&weights, i, k, n);
-                job.pack_columns(isa, dot, &b, bias.as_deref(), &constants, out)
+                job.pack_columns(isa, &b, bias.as_deref(), &constants, out)
             })
         });
         let args = [vec![a, packed, columns], scalars, residual.into_iter().collect(), vec![y]].concat();

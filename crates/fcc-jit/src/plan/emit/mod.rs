@@ -1,6 +1,7 @@
 //! From a program to the steps of a plan: each node asks for its operands in the form that its kernel wants, copies
 //! between forms are put in where that is not the form at hand, and buffers get places in the arena.
 mod about;
+mod amx;
 mod conv;
 mod elementwise;
 mod forms;
@@ -123,6 +124,8 @@ pub(crate) struct Emit<'a> {
     /// What the halos of bytes hold: the zero point, and its value if it is no number.
     halos: HashMap<(Vx, Form), (crate::kernels::int8::Zero, Option<Vx>)>,
     locs: HashMap<(Vx, Form), Loc>,
+    /// Values in rows of tiles, by what they were made of and how.
+    regroups: HashMap<String, Loc>,
     consts: Vec<Const>,
     packing: Vec<Packing>,
     const_of: HashMap<Vx, u32>,
@@ -174,6 +177,7 @@ impl<'a> Emit<'a> {
             halos: HashMap::new(),
             code,
             locs: HashMap::new(),
+            regroups: HashMap::new(),
             consts: vec![],
             packing: vec![],
             const_of: HashMap::new(),

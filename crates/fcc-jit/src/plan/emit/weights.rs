@@ -27,6 +27,12 @@ impl Weights {
         Weights { tensor, scale, run: run.max(1) }
     }
 
+    /// Whether all values, times this factor, are finite.
+    pub fn finite(&self, factor: f32) -> Result<bool, super::Stop> {
+        let values = self.values().map_err(fcc_ir::Error::from)?;
+        Ok(values.iter().all(|v| (v * factor).is_finite()))
+    }
+
     fn values(&self) -> crate::error::Result<Cow<'_, [f32]>> {
         let plain = floats(&self.tensor)?;
         let Some(scale) = self.scale.as_ref().filter(|s| !s.is_empty()) else { return Ok(plain) };

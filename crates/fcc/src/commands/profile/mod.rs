@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let values = args.inputs.read(&mut model)?;
     let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
     progress.show(|| "compiling".into());
-    let options = args.compile.options();
+    let options = args.compile.options()?;
     let compiled = fcc_jit::compile(&model, &options).map_err(in_file)?;
     progress.show(|| "first run".into());
     compiled.run(&values).map_err(in_file)?;
@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // on a CPU without vector code for the loop there is no peak to compare with
     let peak = Peak::new(options.isa, options.threads);
     let peak = peak.and_then(|p| p.gflops(&Pool::new(options.threads), Duration::from_millis(50))).ok();
-    let isa = Isa::detect().limited_to(options.isa);
+    let isa = Isa::within(options.isa);
     let measured = Measured::new(&profiles, isa, &options, peak);
     let mut out = Out::new();
     if args.json {

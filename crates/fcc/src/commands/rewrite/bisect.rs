@@ -18,9 +18,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let steps = passes(args)?;
     let mut model = load(&args.model)?;
     args.set.apply(&mut model)?;
+    let options = args.compile.options()?;
     let mut good = |rewritten: &Model| match &args.check {
         Some(program) => accepts(program, rewritten),
-        None => is_verified(args, &model, rewritten),
+        None => is_verified(&options, &model, rewritten),
     };
     let found = bisect(&model, &steps, &limits(args), &mut good)
         .map_err(|e| Failure::from(e).in_file(&args.model))?;
@@ -49,8 +50,8 @@ fn describe(row: &Row) -> String {
 }
 
 /// Whether the rewritten model computes what the original does.
-fn is_verified(args: &Args, original: &Model, rewritten: &Model) -> fcc_ir::Result<bool> {
-    match compare(original, rewritten, &args.compile.options()) {
+fn is_verified(options: &fcc_jit::Options, original: &Model, rewritten: &Model) -> fcc_ir::Result<bool> {
+    match compare(original, rewritten, options) {
         Verified::Compared(c) => Ok(c.is_same()),
         Verified::Broken(_) => Ok(false),
         Verified::Impossible(why) => Err(Error::invalid(format!("verification is not possible: {why}"))),

@@ -148,7 +148,7 @@ fn outcome(args: &Args, model: &mut Model, passes: &[Pass]) -> Result<Outcome, F
     let (report, proofs) = rewrite(args, model, passes)?;
     progress.show(|| "verifying".into());
     let verified = match original.as_ref().filter(|_| verify) {
-        Some(original) => compare(original, model, &args.compile.options()),
+        Some(original) => compare(original, model, &args.compile.options()?),
         None => Verified::NotAsked,
     };
     let dense = match original.as_ref().filter(|_| args.dense) {
@@ -175,7 +175,7 @@ fn make_dense(
     progress.show(|| "verifying windows".into());
     let differs = match made.windows.padded {
         false => dense::check(original, model, &made.model, &made.windows),
-        true => verification::dense_alone(original, &made, &args.compile.options()),
+        true => verification::dense_alone(original, &made, &args.compile.options()?),
     };
     if let Some(why) = differs.map_err(|e| in_file(e.into()))? {
         complain(&format!("verification of --dense: {why}"));
