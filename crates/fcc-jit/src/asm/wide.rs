@@ -374,7 +374,7 @@ impl Asm {
         let x = table.reg;
         match self.isa {
             Isa::Baseline => self.record(Ins::Take(d, table.words.clone(), m))?,
-            Isa::Avx512 => self.a.vpermt2ps(ZMM[d], ZMM[x], zmmword_ptr(m.x86()))?,
+            Isa::Avx512 | Isa::Amx => self.a.vpermt2ps(ZMM[d], ZMM[x], zmmword_ptr(m.x86()))?,
             Isa::Avx2 => {
                 // the upper bits of an index do not matter
                 self.a.vpermps(YMM[t], YMM[x], ymmword_ptr(m.x86()))?;
