@@ -6,8 +6,10 @@ use super::split::Split;
 use super::tile;
 use crate::asm::Isa;
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_module::Module;
+use std::ops::Range;
 
 /// A batch dim: its count and the distance of neighbouring matrices in elements (0 to use one matrix again).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +96,11 @@ pub struct Gemm {
 const B_BLOCK_BYTES: usize = 512 << 10;
 /// Longest run of k in one kernel call when there are many rows.
 const K_CHUNK: usize = 1024;
+/// Elements of B that are packed between one word about what is done and the next: 4 MiB.
+const DONE_ELEMS: usize = 1 << 20;
+/// Rows of a panel that are written at a time from a transposed B: a cache line of each column is read once, and what is
+/// written stays in L1.
+const TRANSPOSE_K: usize = 16;
 
 impl Gemm {
     /// A plain product of row-major matrices.
@@ -139,48 +146,92 @@ impl Gemm {
     }
 
     /// Packs one constant B into `out` (of [`Gemm::packed_elems`]): column panels of the kernel's width, k by k. Element
-    /// `(k, n)` of B is `b[k * row + n * col]`, times `scale`.
+    /// `(k, n)` of B is `b[k * row + n * col]`, times `scale`; one of the two steps must be 1.
+    ///
+    /// B is read from its first element to its last, and `done` hears again and again of a run of elements that is not
+    /// read any more: B may be as large as what there is of memory.
     ///
     /// # Errors
-    /// When `out` or `b` is too small.
-    pub fn pack_b(
+    /// When `out` or `b` is too small, and for other steps.
+    pub fn pack_b<'a>(
         &self,
         isa: Isa,
-        b: &[f32],
-        row: usize,
-        col: usize,
+        b: impl Into<Floats<'a>>,
+        (row, col): (usize, usize),
         scale: f32,
         out: &mut [f32],
+        mut done: impl FnMut(Range<usize>),
     ) -> Result<()> {
-        let need = (self.k - 1) * row + (self.n - 1) * col + 1;
-        if out.len() < self.packed_elems(isa) || b.len() < need {
+        let (b, need) = (b.into(), (self.k - 1) * row + (self.n - 1) * col + 1);
+        if out.len() < self.packed_elems(isa) || b.len() < need || row != 1 && col != 1 {
             return Err(Error::invalid(
                 "gemm",
                 format!(
-                    "packing B of {} elements into {}, needs {need} and {}",
+                    "packing B of {} elements, {row} and {col} apart, into {}, needs {need} and {}",
                     b.len(),
                     out.len(),
                     self.packed_elems(isa)
                 ),
             ));
         }
-        let lanes = isa.lanes();
-        let split = self.vector_split(isa);
-        let mut rest = out;
-        for i in 0..split.pieces {
-            let (first, width) = (split.start(i) * lanes, split.size(i) * lanes);
-            let (panel, tail) = rest.split_at_mut(width * self.k);
-            rest = tail;
-            let used = width.min(self.n - first);
-            for (k, line) in panel.chunks_exact_mut(width).enumerate() {
-                let (values, padding) = line.split_at_mut(used);
-                for (j, v) in values.iter_mut().enumerate() {
-                    *v = b[k * row + (first + j) * col] * scale;
-                }
-                padding.fill(0.0);
+        let mut told = 0;
+        let mut tell = |end: usize| {
+            if end - told >= DONE_ELEMS || end >= need {
+                done(told..end);
+                told = end;
+            }
+        };
+        if col == 1 {
+            for k in 0..self.k {
+                self.pack_line(isa, b.part(k * row..k * row + self.n), k, scale, out);
+                tell(k * row + self.n);
+            }
+        } else {
+            for (first, used, at) in self.panels(isa) {
+                let rows = b.part(first * col..(first + used - 1) * col + self.k);
+                self.pack_panel(rows, col, used, scale, &mut out[at]);
+                tell((first + used - 1) * col + self.k);
             }
         }
         Ok(())
+    }
+
+    /// The panels of packed B: first column, columns, and where the panel lies.
+    fn panels(&self, isa: Isa) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
+        let (split, lanes, n, k) = (self.vector_split(isa), isa.lanes(), self.n, self.k);
+        (0..split.pieces).map(move |i| {
+            let (first, width) = (split.start(i) * lanes, split.size(i) * lanes);
+            (first, width.min(n - first), first * k..(first + width) * k)
+        })
+    }
+
+    /// Packs one row of B, into all panels.
+    fn pack_line(&self, isa: Isa, b: Floats<'_>, k: usize, scale: f32, out: &mut [f32]) {
+        for (first, used, at) in self.panels(isa) {
+            let width = at.len() / self.k;
+            let (values, padding) = out[at][k * width..][..width].split_at_mut(used);
+            for (to, v) in values.iter_mut().zip(b.part(first..first + used).iter()) {
+                *to = v * scale;
+            }
+            padding.fill(0.0);
+        }
+    }
+
+    /// Packs one panel of `used` columns of a transposed B, whose columns are rows, `pitch` elements apart.
+    fn pack_panel(&self, rows: Floats<'_>, pitch: usize, used: usize, scale: f32, panel: &mut [f32]) {
+        let width = panel.len() / self.k;
+        for (i, block) in panel.chunks_mut(width * TRANSPOSE_K).enumerate() {
+            let (from, ks) = (i * TRANSPOSE_K, block.len() / width);
+            for j in 0..used {
+                let row = rows.part(j * pitch + from..j * pitch + from + ks);
+                for (to, v) in block[j..].iter_mut().step_by(width).zip(row.iter()) {
+                    *to = v * scale;
+                }
+            }
+            for line in block.chunks_exact_mut(width) {
+                line[used..].fill(0.0);
+            }
+        }
     }
 
     fn check(&self) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Convolution and pooling.
 use super::forms::{conv_input, dense, narrow, spreads};
-use super::weights::Weights;
+use super::weights::{Source, Weights};
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
 use crate::Precision;
 use crate::aligned::AlignedF32;
@@ -59,7 +59,7 @@ impl Emit<'_> {
             };
             let kernel = built(k.build(self.code.emitter(), threads))?;
             let job = k.clone();
-            let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
+            let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, w.values, out);
             let packed = self.packed_from(weights, k.packed_elems(isa), pack);
             return self.finish_conv(node, conv, kernel, packed, (k.bias_elems(isa), conv.group), vec![x, y]);
         }
@@ -86,13 +86,13 @@ impl Emit<'_> {
             if let Some(k) = choice.winograd {
                 let kernel = built(k.build(self.code.emitter(), threads))?;
                 let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
-                let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, threads, w, out);
+                let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, threads, w.values, out);
                 (kernel, self.packed_from(weights, elems, pack), bias)
             } else {
                 let kernel = built(k.build(self.code.emitter(), threads))?;
                 let (elems, bias) = (k.packed_elems(isa), (k.bias_elems(isa), k.bias_runs(isa)));
                 let job = k;
-                let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
+                let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, w.values, out);
                 (kernel, self.packed_from(weights, elems, pack), bias)
             }
         } else {
@@ -117,7 +117,7 @@ impl Emit<'_> {
             };
             let kernel = built(k.build(self.code.emitter(), threads))?;
             let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), 1), k);
-            let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
+            let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, w.values, out);
             (kernel, self.packed_from(weights, elems, pack), bias)
         };
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
@@ -168,7 +168,7 @@ impl Emit<'_> {
         let weights = self.weights(conv, w)?;
         let kernel = built(k.build(self.code.emitter(), threads))?;
         let (elems, bias) = (k.packed_elems(), (yl.c, 1));
-        let packed = self.packed_from(weights, elems, move |w, out| k.pack_weights(w, out));
+        let packed = self.packed_from(weights, elems, move |w, out| k.pack_weights(w.values, out));
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
         self.finish_conv(node, conv, kernel, packed, bias, operands)
     }
@@ -205,7 +205,8 @@ impl Emit<'_> {
         let weights = self.weights(conv, w)?;
         let packed = self.packed_from(weights, k.packed_elems(isa), move |w, out| {
             // [C, M * window] to [M * window, C]
-            let rows: Vec<f32> = (0..w.len()).map(|i| w[i % xl.c * channels + i / xl.c]).collect();
+            let w = w.values;
+            let rows: Vec<f32> = (0..w.len()).map(|i| w.at(i % xl.c * channels + i / xl.c)).collect();
             k.pack_weights(isa, &rows, out)
         });
         let mut args = vec![x, packed];

@@ -85,11 +85,14 @@ impl Emit<'_> {
         let each = spec.k * spec.n;
         let matrices = tensor.len() / each.max(1);
         let size = spec.packed_elems(isa);
-        let (row, col) = if g.trans_b { (1, spec.k) } else { (spec.n, 1) };
+        let steps = if g.trans_b { (1, spec.k) } else { (spec.n, 1) };
         let (spec, alpha) = (spec.clone(), g.alpha);
-        Ok(self.packed_from(Weights::plain(tensor), matrices * size, move |values, packed| {
-            let mut parts = packed.chunks_exact_mut(size).zip(values.chunks_exact(each));
-            parts.try_for_each(|(out, b)| spec.pack_b(isa, b, row, col, alpha, out))
+        Ok(self.packed_from(Weights::plain(tensor), matrices * size, move |w, packed| {
+            let mut parts = packed.chunks_exact_mut(size).zip(w.values.chunks(each)).enumerate();
+            parts.try_for_each(|(i, (out, b))| {
+                let done = |r: std::ops::Range<usize>| w.done(i * each + r.start..i * each + r.end);
+                spec.pack_b(isa, b, steps, alpha, out, done)
+            })
         }))
     }
 

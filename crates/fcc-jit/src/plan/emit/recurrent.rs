@@ -34,7 +34,7 @@ impl Emit<'_> {
             return self.packed_in_the_run(node, spec, r, elems, false);
         };
         let job = spec.clone();
-        Ok(self.packed_from(Weights::plain(weights), elems, move |w, out| job.pack(isa, w, out)))
+        Ok(self.packed_from(Weights::plain(weights), elems, move |w, out| job.pack(isa, w.values, out)))
     }
 
     fn recurrence_extra(&mut self, node: &Node, spec: &Recurrence, v: Vx) -> Result<Loc, Stop> {
