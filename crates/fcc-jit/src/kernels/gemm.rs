@@ -98,9 +98,9 @@ const B_BLOCK_BYTES: usize = 512 << 10;
 const K_CHUNK: usize = 1024;
 /// Elements of B that are packed between one word about what is done and the next: 4 MiB.
 const DONE_ELEMS: usize = 1 << 20;
-/// Rows of a panel that are written at a time from a transposed B: a cache line of each column is read once, and what is
-/// written stays in L1.
-const TRANSPOSE_K: usize = 16;
+/// Rows of a panel that are written at a time from a transposed B: of each column some cache lines, for columns may lie
+/// so that few of them fit into the caches side by side.
+const TRANSPOSE_K: usize = 64;
 
 impl Gemm {
     /// A plain product of row-major matrices.
@@ -222,9 +222,16 @@ impl Gemm {
         let width = panel.len() / self.k;
         for (i, block) in panel.chunks_mut(width * TRANSPOSE_K).enumerate() {
             let (from, ks) = (i * TRANSPOSE_K, block.len() / width);
-            for j in 0..used {
-                let row = rows.part(j * pitch + from..j * pitch + from + ks);
-                for (to, v) in block[j..].iter_mut().step_by(width).zip(row.iter()) {
+            let row = |j: usize| rows.part(j * pitch + from..j * pitch + from + ks);
+            // four columns at a time are one vector
+            for j in (0..used / 4 * 4).step_by(4) {
+                let four = [row(j), row(j + 1), row(j + 2), row(j + 3)];
+                for (k, line) in block.chunks_exact_mut(width).enumerate() {
+                    line[j..j + 4].copy_from_slice(&four.map(|row| row.at(k) * scale));
+                }
+            }
+            for j in used / 4 * 4..used {
+                for (to, v) in block[j..].iter_mut().step_by(width).zip(row(j).iter()) {
                     *to = v * scale;
                 }
             }

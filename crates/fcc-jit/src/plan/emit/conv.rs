@@ -1,7 +1,7 @@
 //! Convolution and pooling.
 use super::forms::{conv_input, dense, narrow, spreads};
 use super::weights::{Source, Weights};
-use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use super::{Emit, Form, Home, Loc, Stop, no_kernel};
 use crate::Precision;
 use crate::aligned::AlignedF32;
 use crate::kernels::conv::Conv;
@@ -57,7 +57,7 @@ impl Emit<'_> {
                 bias: conv.bias,
                 activation: conv.activation,
             };
-            let kernel = built(k.build(self.code.emitter(), threads))?;
+            let kernel = self.kernel(&k, ConvTranspose::build)?;
             let job = k.clone();
             let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, w.values, out);
             let packed = self.packed_from(weights, k.packed_elems(isa), pack);
@@ -84,12 +84,13 @@ impl Emit<'_> {
             };
             self.because(choice.why);
             if let Some(k) = choice.winograd {
-                let kernel = built(k.build(self.code.emitter(), threads))?;
+                let kernel = self.kernel(&k, Winograd::build)?;
                 let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
-                let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, threads, w.values, out);
+                let pack =
+                    move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, threads, w.values, out);
                 (kernel, self.packed_from(weights, elems, pack), bias)
             } else {
-                let kernel = built(k.build(self.code.emitter(), threads))?;
+                let kernel = self.kernel(&k, Conv::build)?;
                 let (elems, bias) = (k.packed_elems(isa), (k.bias_elems(isa), k.bias_runs(isa)));
                 let job = k;
                 let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, w.values, out);
@@ -115,7 +116,7 @@ impl Emit<'_> {
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
             };
-            let kernel = built(k.build(self.code.emitter(), threads))?;
+            let kernel = self.kernel(&k, lanewise::GroupConv::build)?;
             let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), 1), k);
             let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, w.values, out);
             (kernel, self.packed_from(weights, elems, pack), bias)
@@ -156,17 +157,16 @@ impl Emit<'_> {
             residual: r.is_some(),
             activation: conv.activation,
         };
-        let threads = self.shared.options.threads;
         if let Some(copy) = k.split() {
             self.because("the input's columns by phase of the stride");
-            let kernel = built(copy.build(self.code.emitter(), threads))?;
+            let kernel = self.kernel(&copy, Copy::build)?;
             let to = Loc { home: Home::Buffer(self.buffer(4 * k.input_elems())), offset: 0, layout: None };
             self.run(&node.place, kernel, vec![x, to])?;
             x = to;
         }
         self.because("few output channels: lanes are pixels");
         let weights = self.weights(conv, w)?;
-        let kernel = built(k.build(self.code.emitter(), threads))?;
+        let kernel = self.kernel(&k, NarrowConv::build)?;
         let (elems, bias) = (k.packed_elems(), (yl.c, 1));
         let packed = self.packed_from(weights, elems, move |w, out| k.pack_weights(w.values, out));
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
@@ -182,7 +182,7 @@ impl Emit<'_> {
         let x = self.need(x, Form::Blocked, &node.place)?;
         let y = self.make_in(y, Form::Plain)?;
         let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(missing()) };
-        let (isa, threads) = (self.code.isa(), self.shared.options.threads);
+        let isa = self.code.isa();
         let window: usize = conv.kernel.iter().product();
         let channels = yl.c * window;
         let middle = BlockedLayout::blocked(xl.n, channels, xl.spatial, isa.lanes());
@@ -200,7 +200,7 @@ impl Emit<'_> {
         };
         let buffer = Home::Buffer(self.buffer(middle.bytes()));
         let to = Loc { home: buffer, offset: 0, layout: Some(middle) };
-        let kernel = built(k.build(self.code.emitter(), threads))?;
+        let kernel = self.kernel(&k, Conv::build)?;
         self.because("windows do not overlap: a channel for each place of the window");
         let weights = self.weights(conv, w)?;
         let packed = self.packed_from(weights, k.packed_elems(isa), move |w, out| {
@@ -218,7 +218,7 @@ impl Emit<'_> {
         args.push(to);
         self.run(&node.place, kernel, args)?;
         let copy = spread_copy(&middle, &yl, conv.kernel);
-        let kernel = built(copy.build(self.code.emitter(), threads))?;
+        let kernel = self.kernel(&copy, Copy::build)?;
         self.because("the places of the windows");
         self.run(&node.place, kernel, vec![to, y])
     }
@@ -280,7 +280,7 @@ impl Emit<'_> {
                 PoolKind::Average { include_pad: true } => lanewise::PoolKind::AverageCountingPads,
             },
         };
-        let kernel = built(kernel.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&kernel, lanewise::Pool::build)?;
         self.run(&node.place, kernel, vec![x, y])
     }
 
@@ -289,7 +289,7 @@ impl Emit<'_> {
         let Some(xl) = x.layout else { return Err(no_kernel("a pool of another rank")) };
         let y = self.make_in(y, Form::Plain)?;
         let kernel = GlobalPool { x: xl, max: kind == PoolKind::Max };
-        let kernel = built(kernel.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&kernel, GlobalPool::build)?;
         self.run(&node.place, kernel, vec![x, y])
     }
 }

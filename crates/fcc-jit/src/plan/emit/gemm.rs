@@ -1,6 +1,6 @@
 //! Matrix products.
 use super::weights::Weights;
-use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use super::{Emit, Form, Home, Loc, Stop, no_kernel};
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::gemm::{BStorage, BatchDim, Gemm, GemmBias, GemmResidual};
 use crate::plan::ir::{GemmNode, Node, Vx};
@@ -74,7 +74,7 @@ impl Emit<'_> {
             args.push(self.need(r, Form::Plain, &node.place)?);
         }
         args.push(self.make_in(out, Form::Plain)?);
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&spec, Gemm::build)?;
         self.run(&node.place, kernel, args)
     }
 
@@ -110,7 +110,7 @@ impl Emit<'_> {
         ];
         let part = CopyPart { source: 0, src: 0, dst: 0, dims };
         let copy = Copy { width: 4, parts: vec![part], src_bytes: vec![bytes], dst_bytes: bytes };
-        let kernel = built(copy.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&copy, Copy::build)?;
         let to = Loc { home: Home::Buffer(self.buffer(bytes)), offset: 0, layout: None };
         self.run(&node.place, kernel, vec![loc, to])?;
         Ok(to)
