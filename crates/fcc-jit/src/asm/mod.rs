@@ -10,6 +10,7 @@
 
 mod bytes;
 mod clif;
+mod encode;
 mod ins;
 mod isa;
 pub mod math;

@@ -96,8 +96,8 @@ pub struct Gemm {
 const B_BLOCK_BYTES: usize = 512 << 10;
 /// Longest run of k in one kernel call when there are many rows.
 const K_CHUNK: usize = 1024;
-/// Elements of B that are packed between one word about what is done and the next: 4 MiB.
-const DONE_ELEMS: usize = 1 << 20;
+/// Elements of B that are packed between one word about what is done and the next: 1 MiB.
+const DONE_ELEMS: usize = 1 << 18;
 /// Rows of a panel that are written at a time from a transposed B: of each column some cache lines, for columns may lie
 /// so that few of them fit into the caches side by side.
 const TRANSPOSE_K: usize = 64;
