@@ -98,9 +98,9 @@ const B_BLOCK_BYTES: usize = 512 << 10;
 const K_CHUNK: usize = 1024;
 /// Elements of B that are packed between one word about what is done and the next: 1 MiB.
 const DONE_ELEMS: usize = 1 << 18;
-/// Rows of a panel that are written at a time from a transposed B: of each column some cache lines, for columns may lie
-/// so that few of them fit into the caches side by side.
-const TRANSPOSE_K: usize = 64;
+/// Rows of a panel that are written at a time. From a transposed B that takes some cache lines of each column, for columns
+/// may lie so that few of them fit into the caches side by side.
+const BLOCK_K: usize = 64;
 
 impl Gemm {
     /// A plain product of row-major matrices.
@@ -182,9 +182,13 @@ impl Gemm {
             }
         };
         if col == 1 {
-            for k in 0..self.k {
-                self.pack_line(isa, b.part(k * row..k * row + self.n), k, scale, out);
-                tell(k * row + self.n);
+            let panels: Vec<_> = self.panels(isa).collect();
+            for k in (0..self.k).step_by(BLOCK_K) {
+                let ks = k..(k + BLOCK_K).min(self.k);
+                for (first, used, at) in &panels {
+                    self.pack_lines(b, row, *first, *used, ks.clone(), scale, &mut out[at.clone()]);
+                }
+                tell((ks.end - 1) * row + self.n);
             }
         } else {
             for (first, used, at) in self.panels(isa) {
@@ -205,12 +209,23 @@ impl Gemm {
         })
     }
 
-    /// Packs one row of B, into all panels.
-    fn pack_line(&self, isa: Isa, b: Floats<'_>, k: usize, scale: f32, out: &mut [f32]) {
-        for (first, used, at) in self.panels(isa) {
-            let width = at.len() / self.k;
-            let (values, padding) = out[at][k * width..][..width].split_at_mut(used);
-            for (to, v) in values.iter_mut().zip(b.part(first..first + used).iter()) {
+    /// Packs some rows of one panel, of `used` columns from `first` on of a B whose rows are `pitch` elements apart.
+    fn pack_lines(
+        &self,
+        b: Floats<'_>,
+        pitch: usize,
+        first: usize,
+        used: usize,
+        ks: Range<usize>,
+        scale: f32,
+        panel: &mut [f32],
+    ) {
+        let width = panel.len() / self.k;
+        let lines = panel[ks.start * width..ks.end * width].chunks_exact_mut(width);
+        for (k, line) in ks.zip(lines) {
+            let (values, padding) = line.split_at_mut(used);
+            let row = b.part(k * pitch + first..k * pitch + first + used);
+            for (to, v) in values.iter_mut().zip(row.iter()) {
                 *to = v * scale;
             }
             padding.fill(0.0);
@@ -220,8 +235,8 @@ impl Gemm {
     /// Packs one panel of `used` columns of a transposed B, whose columns are rows, `pitch` elements apart.
     fn pack_panel(&self, rows: Floats<'_>, pitch: usize, used: usize, scale: f32, panel: &mut [f32]) {
         let width = panel.len() / self.k;
-        for (i, block) in panel.chunks_mut(width * TRANSPOSE_K).enumerate() {
-            let (from, ks) = (i * TRANSPOSE_K, block.len() / width);
+        for (i, block) in panel.chunks_mut(width * BLOCK_K).enumerate() {
+            let (from, ks) = (i * BLOCK_K, block.len() / width);
             let row = |j: usize| rows.part(j * pitch + from..j * pitch + from + ks);
             // four columns at a time are one vector
             for j in (0..used / 4 * 4).step_by(4) {
