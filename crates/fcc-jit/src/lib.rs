@@ -11,6 +11,7 @@ pub mod asm;
 mod compiled;
 mod declined;
 pub mod error;
+pub mod floats;
 mod host;
 pub mod kernels;
 mod lower;

@@ -68,7 +68,7 @@ fn check(isa: Isa, case: &Case, rng: &mut Rng) {
             let mut packed = Vec::new();
             for one in b.chunks(b_elems) {
                 let mut out = vec![f32::NAN; g.packed_elems(isa)];
-                g.pack_b(isa, one, g.n, 1, 1.0, &mut out).expect("pack");
+                g.pack_b(isa, one, (g.n, 1), 1.0, &mut out, |_| {}).expect("pack");
                 packed.extend(out);
             }
             packed

@@ -137,7 +137,7 @@ impl Asm {
 
     fn tile_operand(&mut self, words: &[u32]) -> Result<AsmMemoryOperand> {
         match self.isa {
-            super::Isa::Avx512 => Ok(self.table(words)),
+            super::Isa::Avx512 => Ok(self.table(words).iced.into()),
             other => Err(Error::unsupported("tiles", format!("no AMX beside vectors of {other}"))),
         }
     }

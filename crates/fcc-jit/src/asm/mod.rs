@@ -11,6 +11,7 @@
 mod amx;
 mod bytes;
 mod clif;
+mod encode;
 mod ins;
 mod isa;
 pub mod math;

@@ -1,5 +1,6 @@
 //! Counting, addressing and branching.
 
+use super::encode::Jump;
 use super::ins::{Cond, Ins};
 use super::reg::{Mem, Reg};
 use super::wide::{Asm, Label};
@@ -96,23 +97,16 @@ impl Asm {
     /// A label, to be bound once.
     pub fn label(&mut self) -> Label {
         self.labels += 1;
-        let x86 = if self.records() { None } else { Some(self.a.create_label()) };
-        Label { x86, number: self.labels - 1 }
+        Label { number: if self.records() { self.labels - 1 } else { self.new_label() } }
     }
 
     /// Puts a label here.
     pub fn bind(&mut self, label: Label) -> Result<()> {
-        match label.x86 {
-            None => self.record(Ins::Bind(label.number)),
-            Some(mut label) => {
-                // iced knows one label of an instruction
-                if self.bound_at == Some(self.a.instructions().len()) {
-                    self.a.nop()?;
-                }
-                self.bound_at = Some(self.a.instructions().len());
-                Ok(self.a.set_label(&mut label)?)
-            }
+        if self.records() {
+            return self.record(Ins::Bind(label.number));
         }
+        self.code()?.bind(label.number);
+        Ok(())
     }
 
     /// A label put here: the top of a loop.
@@ -125,31 +119,34 @@ impl Asm {
     /// Goes to `to` if the signed comparison of `r` with `n` holds.
     pub fn branch(&mut self, r: Reg, cond: Cond, n: i64, to: Label) -> Result<()> {
         let imm = small(n)?;
-        let Some(to_x86) = to.x86 else { return self.record(Ins::Branch(r, cond, n, to.number)) };
+        if self.records() {
+            return self.record(Ins::Branch(r, cond, n, to.number));
+        }
         self.a.cmp(r.x86(), imm)?;
-        self.jump(cond, to_x86)
+        self.jump(cond, to)
     }
 
-    fn jump(&mut self, cond: Cond, to: iced_x86::code_asm::CodeLabel) -> Result<()> {
-        match cond {
-            Cond::Eq => self.a.je(to)?,
-            Cond::Ne => self.a.jne(to)?,
-            Cond::Lt => self.a.jl(to)?,
-            Cond::Le => self.a.jle(to)?,
-            Cond::Ge => self.a.jge(to)?,
-        }
+    fn jump(&mut self, cond: Cond, to: Label) -> Result<()> {
+        let condition = match cond {
+            Cond::Eq => Jump::Equal,
+            Cond::Ne => Jump::NotEqual,
+            Cond::Lt => Jump::Less,
+            Cond::Le => Jump::LessOrEqual,
+            Cond::Ge => Jump::GreaterOrEqual,
+        };
+        self.code()?.jump(condition, to.number);
         Ok(())
     }
 
     /// `r -= n`, then goes to `to` if the signed comparison of `r` with 0 holds.
     pub fn sub_branch(&mut self, r: Reg, n: i64, cond: Cond, to: Label) -> Result<()> {
         let imm = small(n)?;
-        let Some(to_x86) = to.x86 else {
+        if self.records() {
             self.record(Ins::AddImm(r, -n))?;
             return self.record(Ins::Branch(r, cond, 0, to.number));
-        };
+        }
         self.a.sub(r.x86(), imm)?;
-        self.jump(cond, to_x86)
+        self.jump(cond, to)
     }
 
     /// Begins a loop of `n` turns (at least 1) that `r` counts; [`Asm::again`] ends it.
@@ -162,16 +159,20 @@ impl Asm {
 
     /// The end of a loop that `r` counts down.
     pub fn again(&mut self, r: Reg, top: Label) -> Result<()> {
-        let Some(top_x86) = top.x86 else { return self.sub_branch(r, 1, Cond::Ne, top) };
+        if self.records() {
+            return self.sub_branch(r, 1, Cond::Ne, top);
+        }
         self.a.dec(r.x86_half())?;
-        Ok(self.a.jnz(top_x86)?)
+        self.jump(Cond::Ne, top)
     }
 
     /// The same where the counter may have 64 bits.
     pub fn again_wide(&mut self, r: Reg, top: Label) -> Result<()> {
-        let Some(top_x86) = top.x86 else { return self.sub_branch(r, 1, Cond::Ne, top) };
+        if self.records() {
+            return self.sub_branch(r, 1, Cond::Ne, top);
+        }
         self.a.dec(r.x86())?;
-        Ok(self.a.jnz(top_x86)?)
+        self.jump(Cond::Ne, top)
     }
 
     /// The end of a loop in which `r` goes by `step` up to `end`.
@@ -230,9 +231,11 @@ impl Asm {
 
     /// The end of a loop that slot `i` counts down.
     pub fn again_slot(&mut self, i: usize, top: Label) -> Result<()> {
-        let Some(top_x86) = top.x86 else { return self.sub_branch(slot_reg(i), 1, Cond::Ne, top) };
+        if self.records() {
+            return self.sub_branch(slot_reg(i), 1, Cond::Ne, top);
+        }
         self.a.dec(slot_at(i))?;
-        Ok(self.a.jnz(top_x86)?)
+        self.jump(Cond::Ne, top)
     }
 
     /// `r` = the pointer at `base`.

@@ -1,11 +1,12 @@
 //! What putting values into rows of tiles needs of AVX-512, and no other kernel: at that level only.
 
+use super::encode::Jump;
 use super::reg::Mem;
 use super::wide::{Asm, K, Label, Operand, XMM, ZMM};
 use super::{Isa, Src};
 use crate::error::{Error, Result};
 use iced_x86::code_asm::registers::{k7, rax};
-use iced_x86::code_asm::{CodeLabel, dword_ptr, xmmword_ptr, zmmword_ptr};
+use iced_x86::code_asm::{dword_ptr, xmmword_ptr, zmmword_ptr};
 
 impl Asm {
     fn above_avx2(&self) -> Result<()> {
@@ -13,10 +14,6 @@ impl Asm {
             Isa::Avx512 => Ok(()),
             other => Err(Error::unsupported("rows of tiles", format!("needs AVX-512, the level is {other}"))),
         }
-    }
-    fn target(&self, to: Label) -> Result<CodeLabel> {
-        self.above_avx2()?;
-        to.x86.ok_or_else(|| Error::Codegen("a label of portable code".into()))
     }
 
     /// The larger of unsigned 32-bit lanes.
@@ -35,21 +32,23 @@ impl Asm {
     pub fn branch_any_from(&mut self, x: usize, least: u32, to: Label) -> Result<()> {
         // not less than
         const NLT: i32 = 5;
-        let to = self.target(to)?;
+        self.above_avx2()?;
         let Operand::Mem(least) = self.operand(Src::Bits(least))? else {
             return Err(Error::Codegen("a constant in a register".into()));
         };
         self.a.vpcmpud(k7, ZMM[x], least, NLT)?;
         self.a.kortestw(k7, k7)?;
-        Ok(self.a.jnz(to)?)
+        self.code()?.jump(Jump::NotEqual, to.number);
+        Ok(())
     }
 
     /// Goes to `to` if all of `x` is 0.
     pub fn branch_all_zero(&mut self, x: usize, to: Label) -> Result<()> {
-        let to = self.target(to)?;
+        self.above_avx2()?;
         self.a.vptestmd(k7, ZMM[x], ZMM[x])?;
         self.a.kortestw(k7, k7)?;
-        Ok(self.a.jz(to)?)
+        self.code()?.jump(Jump::Equal, to.number);
+        Ok(())
     }
 
     /// The 32-bit word at `at` = 1

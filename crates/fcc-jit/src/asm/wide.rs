@@ -1,13 +1,15 @@
 //! The assembler itself.
 
 use super::Isa;
+use super::encode::{BROADCAST, Bytes, Code, FMA, Jump, LOAD, Last, MOVE, Opcode, STORE};
 use super::ins::{Ins, Op2, Op3};
 use super::reg::{Mem, Reg};
 use crate::error::{Error, Result};
+use iced_x86::Encoder;
 use iced_x86::code_asm::registers::*;
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegisterK, AsmRegisterXmm, AsmRegisterYmm, AsmRegisterZmm, CodeAssembler, CodeLabel,
-    byte_ptr, dword_bcst, dword_ptr, ymmword_ptr, zmmword_ptr,
+    dword_bcst, dword_ptr, ymmword_ptr, zmmword_ptr,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -103,7 +105,6 @@ impl Cmp {
 /// A place in the code to branch to.
 #[derive(Clone, Copy, Debug)]
 pub struct Label {
-    pub(super) x86: Option<CodeLabel>,
     pub(super) number: usize,
 }
 
@@ -146,38 +147,47 @@ impl Assembled {
 /// Emits one function at one vector width.
 pub struct Asm {
     /// iced's assembler, for instructions of x86-64 that have no method here: a kernel that uses it has no baseline.
+    /// Its instructions are encoded when one of another kind follows.
     pub a: CodeAssembler,
+    /// How many of them are.
+    encoded: usize,
+    encoder: Encoder,
+    code: Code,
     /// The instructions so far at the baseline.
     portable: Vec<Ins>,
     pub(super) labels: usize,
-    /// The number of instructions before the last label of x86-64 code.
-    pub(super) bound_at: Option<usize>,
     pub(super) isa: Isa,
-    constants: BTreeMap<u32, CodeLabel>,
-    tables: BTreeMap<Vec<u32>, CodeLabel>,
+    constants: BTreeMap<u32, Constant>,
+    tables: BTreeMap<Vec<u32>, Constant>,
     reserved: usize,
     kmasks: usize,
 }
 
 /// Three-operand arithmetic at both widths.
 macro_rules! op3 {
-    ($($(#[$doc:meta])* $name:ident => $ins:ident;)*) => { $(
-        $(#[$doc])*
-        pub fn $name(&mut self, d: usize, x: usize, y: impl Into<Src>) -> Result<()> {
-            let y = y.into();
-            if self.records() {
-                return self.record(Ins::Op3(Op3::$name, d, x, y));
+    ($($(#[$doc:meta])* $name:ident => $ins:ident $code:expr;)*) => {
+        $(
+            $(#[$doc])*
+            pub fn $name(&mut self, d: usize, x: usize, y: impl Into<Src>) -> Result<()> {
+                let y = y.into();
+                if self.records() {
+                    return self.record(Ins::Op3(Op3::$name, d, x, y));
+                }
+                let y = self.last(y)?;
+                let isa = self.isa;
+                self.code()?.vector(isa, $code, d, Some(x), y);
+                Ok(())
             }
-            let y = self.operand(y)?;
-            match (self.isa, y) {
-                (Isa::Avx512, Operand::Reg(y)) => self.a.$ins(ZMM[d], ZMM[x], ZMM[y])?,
-                (Isa::Avx512, Operand::Mem(y)) => self.a.$ins(ZMM[d], ZMM[x], y)?,
-                (_, Operand::Reg(y)) => self.a.$ins(YMM[d], YMM[x], YMM[y])?,
-                (_, Operand::Mem(y)) => self.a.$ins(YMM[d], YMM[x], y)?,
-            }
-            Ok(())
-        }
-    )* };
+        )*
+        /// Each of them as iced has it, for comparison.
+        #[cfg(test)]
+        pub(super) const OP3: &[(Opcode, IcedOp3)] = &[$(($code, |a, isa, d, x, y| match (isa, y) {
+            (Isa::Avx512, Operand::Reg(y)) => a.$ins(ZMM[d], ZMM[x], ZMM[y]),
+            (Isa::Avx512, Operand::Mem(y)) => a.$ins(ZMM[d], ZMM[x], y),
+            (_, Operand::Reg(y)) => a.$ins(YMM[d], YMM[x], YMM[y]),
+            (_, Operand::Mem(y)) => a.$ins(YMM[d], YMM[x], y),
+        })),*];
+    };
 }
 
 /// Two-operand instructions at both widths.
@@ -201,6 +211,26 @@ macro_rules! op2 {
     )* };
 }
 
+/// A label of constants behind the code, as each of the two encoders knows it.
+#[derive(Clone, Copy)]
+pub(super) struct Constant {
+    number: usize,
+    pub(super) iced: CodeLabel,
+    /// The number that iced has for it: it counts its labels from 1, and only constants are labels to it.
+    id: u64,
+}
+
+impl Constant {
+    /// A new label after `before` others.
+    fn new(a: &mut CodeAssembler, code: &mut Code, before: usize) -> Constant {
+        Constant { number: code.label(), iced: a.create_label(), id: before as u64 + 1 }
+    }
+}
+
+#[cfg(test)]
+type IcedOp3 =
+    fn(&mut CodeAssembler, Isa, usize, usize, Operand) -> std::result::Result<(), iced_x86::IcedError>;
+
 pub(super) enum Operand {
     Reg(usize),
     Mem(AsmMemoryOperand),
@@ -212,9 +242,11 @@ impl Asm {
         let isa = isa.vectors();
         Ok(Asm {
             a: CodeAssembler::new(64)?,
+            encoded: 0,
+            encoder: Encoder::try_new(64)?,
+            code: Code::default(),
             portable: Vec::new(),
             labels: 0,
-            bound_at: None,
             isa,
             constants: BTreeMap::new(),
             tables: BTreeMap::new(),
@@ -246,6 +278,44 @@ impl Asm {
         self.isa.vector_bytes() as i32
     }
 
+    /// The code so far, to be written on.
+    pub(super) fn code(&mut self) -> Result<&mut Code> {
+        if self.encoded < self.a.instructions().len() {
+            self.encode()?;
+        }
+        Ok(&mut self.code)
+    }
+
+    /// A label of x86-64 code.
+    pub(super) fn new_label(&mut self) -> usize {
+        self.code.label()
+    }
+
+    /// Encodes what iced's assembler holds.
+    fn encode(&mut self) -> Result<()> {
+        let mut start = self.code.bytes.len();
+        self.encoder.set_buffer(std::mem::take(&mut self.code.bytes));
+        let mut holes = vec![];
+        for ins in &self.a.instructions()[self.encoded..] {
+            let len = self.encoder.encode(ins, start as u64)?;
+            if ins.is_ip_rel_memory_operand() {
+                let at = start + self.encoder.get_constant_offsets().displacement_offset();
+                holes.push((at, start + len, ins.memory_displacement64()));
+            }
+            start += len;
+        }
+        self.encoded = self.a.instructions().len();
+        self.code.bytes = self.encoder.take_buffer();
+        for (at, from, iced) in holes {
+            // iced's labels are numbered as they are made
+            let mut all = self.constants.values().chain(self.tables.values());
+            let found = all.find(|c| c.id == iced);
+            let found = found.ok_or_else(|| Error::Codegen("a label of nothing".into()))?;
+            self.code.hole(at, from, found.number);
+        }
+        Ok(())
+    }
+
     pub(super) fn operand(&mut self, s: Src) -> Result<Operand> {
         Ok(match s {
             Src::Reg(r) => Operand::Reg(r),
@@ -259,71 +329,88 @@ impl Asm {
     }
 
     fn constant(&mut self, bits: u32) -> Operand {
-        let a = &mut self.a;
-        let label = *self.constants.entry(bits).or_insert_with(|| a.create_label());
+        let label = self.constant_label(bits).iced;
         Operand::Mem(match self.isa {
             Isa::Avx512 => dword_bcst(label),
             _ => ymmword_ptr(label),
         })
     }
 
+    /// The same for instructions that are encoded here.
+    pub(super) fn last(&mut self, s: Src) -> Result<Last> {
+        let whole = if self.isa == Isa::Avx512 { Bytes::Each } else { Bytes::Vector };
+        Ok(match s {
+            Src::Reg(r) => Last::Reg(r),
+            Src::Mem(m) => Last::Mem(m, Bytes::Vector),
+            Src::Each(m) if self.isa == Isa::Avx512 => Last::Mem(m, Bytes::Each),
+            Src::Each(_) => return Err(Error::Codegen("embedded broadcast needs AVX-512".into())),
+            Src::Const(c) => Last::Label(self.constant_label(c.to_bits()).number, whole),
+            Src::Bits(b) => Last::Label(self.constant_label(b).number, whole),
+        })
+    }
+
+    fn constant_label(&mut self, bits: u32) -> Constant {
+        let (a, code, next) = (&mut self.a, &mut self.code, self.constants.len() + self.tables.len());
+        *self.constants.entry(bits).or_insert_with(|| Constant::new(a, code, next))
+    }
+
     /// A constant vector (`lanes` words, repeated or cut to the width by the caller) behind the code.
-    pub(super) fn table(&mut self, words: &[u32]) -> AsmMemoryOperand {
-        let a = &mut self.a;
-        let label = *self.tables.entry(words.to_vec()).or_insert_with(|| a.create_label());
-        label.into()
+    pub(super) fn table(&mut self, words: &[u32]) -> Constant {
+        let (a, code, next) = (&mut self.a, &mut self.code, self.constants.len() + self.tables.len());
+        *self.tables.entry(words.to_vec()).or_insert_with(|| Constant::new(a, code, next))
     }
 
     /// `d = ` one word for each lane, for [`Asm::permute`] and [`Asm::gather`].
     pub fn load_table(&mut self, d: usize, words: &[u32]) -> Result<Table> {
         if !self.records() {
-            let m = self.table(words);
-            self.load_operand(d, m)?;
+            let table = self.table(words).number;
+            let isa = self.isa;
+            self.code()?.vector(isa, LOAD, d, None, Last::Label(table, Bytes::Vector));
         }
         Ok(Table { words: words.into(), reg: d })
     }
 
     op3! {
         /// `d = x + y`
-        add => vaddps;
+        add => vaddps Opcode::new(1, 0, 0x58);
         /// `d = x - y`
-        sub => vsubps;
+        sub => vsubps Opcode::new(1, 0, 0x5c);
         /// `d = x * y`
-        mul => vmulps;
+        mul => vmulps Opcode::new(1, 0, 0x59);
         /// `d = x / y`
-        div => vdivps;
+        div => vdivps Opcode::new(1, 0, 0x5e);
         /// `d = x < y ? x : y`: `y` when either is NaN, or both are zeros.
-        min => vminps;
+        min => vminps Opcode::new(1, 0, 0x5d);
         /// `d = x > y ? x : y`: `y` when either is NaN, or both are zeros.
-        max => vmaxps;
+        max => vmaxps Opcode::new(1, 0, 0x5f);
         /// `d = x * y + d`
-        fma => vfmadd231ps;
+        fma => vfmadd231ps FMA;
         /// `d = d * x + y`
-        fma213 => vfmadd213ps;
+        fma213 => vfmadd213ps Opcode::new(2, 1, 0xa8);
         /// `d = d - x * y`
-        fnma => vfnmadd231ps;
+        fnma => vfnmadd231ps Opcode::new(2, 1, 0xbc);
         /// `d = y - d * x`
-        fnma213 => vfnmadd213ps;
+        fnma213 => vfnmadd213ps Opcode::new(2, 1, 0xac);
         /// Bitwise and.
-        and => vandps;
+        and => vandps Opcode::new(1, 0, 0x54);
         /// `d = !x & y`
-        andnot => vandnps;
+        andnot => vandnps Opcode::new(1, 0, 0x55);
         /// Bitwise or.
-        or => vorps;
+        or => vorps Opcode::new(1, 0, 0x56);
         /// Bitwise exclusive or.
-        xor => vxorps;
+        xor => vxorps Opcode::new(1, 0, 0x57);
         /// Integer `d = x + y` in each 32-bit lane.
-        addi => vpaddd;
+        addi => vpaddd Opcode::new(1, 1, 0xfe);
         /// Integer `d = x - y` in each 32-bit lane.
-        subi => vpsubd;
+        subi => vpsubd Opcode::new(1, 1, 0xfa);
         /// Interleaves the low halves of each 128-bit block.
-        unpacklo => vunpcklps;
+        unpacklo => vunpcklps Opcode::new(1, 0, 0x14);
         /// Interleaves the high halves of each 128-bit block.
-        unpackhi => vunpckhps;
+        unpackhi => vunpckhps Opcode::new(1, 0, 0x15);
         /// Interleaves the low 64 bits of each 128-bit block.
-        unpacklo64 => vunpcklpd;
+        unpacklo64 => vunpcklpd Opcode::new(1, 1, 0x14).of_64_bits();
         /// Interleaves the high 64 bits of each 128-bit block.
-        unpackhi64 => vunpckhpd;
+        unpackhi64 => vunpckhpd Opcode::new(1, 1, 0x15).of_64_bits();
     }
     op2! {
         /// `d = sqrt(x)`
@@ -341,14 +428,8 @@ impl Asm {
         if self.isa != Isa::Avx512 {
             return self.fma(d, x, y);
         }
-        // registers from 16 on are there in EVEX only
-        match y {
-            Src::Mem(m) => self.a.evex().vfmadd231ps(YMM[d], YMM[x], ymmword_ptr(m.x86()))?,
-            y => match self.operand(y)? {
-                Operand::Reg(y) => self.a.evex().vfmadd231ps(YMM[d], YMM[x], YMM[y])?,
-                Operand::Mem(y) => self.a.evex().vfmadd231ps(YMM[d], YMM[x], y)?,
-            },
-        }
+        let y = self.last(y)?;
+        self.code()?.low_half(FMA, d, x, y);
         Ok(())
     }
 
@@ -389,8 +470,7 @@ impl Asm {
     pub fn mov(&mut self, d: usize, x: usize) -> Result<()> {
         match self.isa {
             Isa::Baseline => self.record(Ins::Mov(d, x))?,
-            Isa::Avx512 => self.a.vmovaps(ZMM[d], ZMM[x])?,
-            _ => self.a.vmovaps(YMM[d], YMM[x])?,
+            isa => self.code()?.vector(isa, MOVE, d, None, Last::Reg(x)),
         }
         Ok(())
     }
@@ -413,9 +493,9 @@ impl Asm {
         if self.records() {
             return self.record(Ins::Splat(d, c.to_bits()));
         }
-        let a = &mut self.a;
-        let label = *self.constants.entry(c.to_bits()).or_insert_with(|| a.create_label());
-        self.broadcast_operand(d, label.into())
+        let (isa, label) = (self.isa, self.constant_label(c.to_bits()).number);
+        self.code()?.vector(isa, BROADCAST, d, None, Last::Label(label, Bytes::One));
+        Ok(())
     }
 
     /// `d = f32 at m` in every lane.
@@ -423,14 +503,8 @@ impl Asm {
         if self.records() {
             return self.record(Ins::Broadcast(d, m));
         }
-        self.broadcast_operand(d, m.x86())
-    }
-
-    fn broadcast_operand(&mut self, d: usize, m: AsmMemoryOperand) -> Result<()> {
-        match self.isa {
-            Isa::Avx512 => self.a.vbroadcastss(ZMM[d], dword_ptr(m))?,
-            _ => self.a.vbroadcastss(YMM[d], dword_ptr(m))?,
-        }
+        let isa = self.isa;
+        self.code()?.vector(isa, BROADCAST, d, None, Last::Mem(m, Bytes::One));
         Ok(())
     }
 
@@ -513,19 +587,18 @@ impl Asm {
     /// Writes 1 to the 32-bit word at `at` where a lane of `x` is NaN. `t` is overwritten on AVX2.
     pub fn mark_nan(&mut self, x: usize, t: usize, at: Mem) -> Result<()> {
         let skip = self.label();
-        match (self.isa, skip.x86) {
-            (Isa::Avx512, Some(skip)) => {
+        match self.isa {
+            Isa::Avx512 | Isa::Amx => {
                 self.a.vcmpps(k7, ZMM[x], ZMM[x], Cmp::Unordered.imm())?;
                 self.a.kortestw(k7, k7)?;
-                self.a.jz(skip)?;
             }
-            (Isa::Avx2, Some(skip)) => {
+            Isa::Avx2 => {
                 self.a.vcmpps(YMM[t], YMM[x], YMM[x], Cmp::Unordered.imm())?;
                 self.a.vptest(YMM[t], YMM[t])?;
-                self.a.jz(skip)?;
             }
-            _ => return self.record(Ins::MarkNan(x, at)),
+            Isa::Baseline => return self.record(Ins::MarkNan(x, at)),
         }
+        self.code()?.jump(Jump::Equal, skip.number);
         self.a.mov(dword_ptr(at.x86()), 1)?;
         self.bind(skip)
     }
@@ -559,10 +632,10 @@ impl Asm {
             _ => {
                 let words: Vec<u32> =
                     (0..8).map(|i| if (from..to).contains(&i) { u32::MAX } else { 0 }).collect();
-                let m = self.table(&words);
+                let table = self.table(&words).number;
                 self.reserved += 1;
                 let r = self.regs();
-                self.a.vmovups(YMM[r], ymmword_ptr(m))?;
+                self.code()?.vector(Isa::Avx2, LOAD, r, None, Last::Label(table, Bytes::Vector));
                 Ok(Mask(r))
             }
         }
@@ -585,23 +658,14 @@ impl Asm {
             let lanes = self.count(lanes);
             return self.record(Ins::Load { d, at: m, lanes });
         }
-        let m = m.x86();
+        let (at, m) = (m, m.x86());
         match (self.isa, lanes) {
-            (Isa::Avx512, Lanes::All) => self.a.vmovups(ZMM[d], zmmword_ptr(m))?,
-            (_, Lanes::All) => self.a.vmovups(YMM[d], ymmword_ptr(m))?,
+            (isa, Lanes::All) => self.code()?.vector(isa, LOAD, d, None, Last::Mem(at, Bytes::Vector)),
             (Isa::Avx512, Lanes::Masked(Mask(k))) => {
                 let dst = [ZMM[d].k1(), ZMM[d].k2(), ZMM[d].k3(), ZMM[d].k4(), ZMM[d].k5(), ZMM[d].k6()][k];
                 self.a.vmovups(dst.z(), zmmword_ptr(m))?;
             }
             (_, Lanes::Masked(Mask(r))) => self.a.vmaskmovps(YMM[d], YMM[r], ymmword_ptr(m))?,
-        }
-        Ok(())
-    }
-
-    fn load_operand(&mut self, d: usize, m: AsmMemoryOperand) -> Result<()> {
-        match self.isa {
-            Isa::Avx512 => self.a.vmovups(ZMM[d], zmmword_ptr(m))?,
-            _ => self.a.vmovups(YMM[d], ymmword_ptr(m))?,
         }
         Ok(())
     }
@@ -634,10 +698,9 @@ impl Asm {
             let lanes = self.count(lanes);
             return self.record(Ins::Store { at: m, s, lanes });
         }
-        let m = m.x86();
+        let (at, m) = (m, m.x86());
         match (self.isa, lanes) {
-            (Isa::Avx512, Lanes::All) => self.a.vmovups(zmmword_ptr(m), ZMM[s])?,
-            (_, Lanes::All) => self.a.vmovups(ymmword_ptr(m), YMM[s])?,
+            (isa, Lanes::All) => self.code()?.vector(isa, STORE, s, None, Last::Mem(at, Bytes::Vector)),
             (Isa::Avx512, Lanes::Masked(Mask(k))) => {
                 let m = zmmword_ptr(m);
                 let dst = [m.k1(), m.k2(), m.k3(), m.k4(), m.k5(), m.k6()][k];
@@ -729,7 +792,10 @@ impl Asm {
     pub fn prefetch(&mut self, m: Mem) -> Result<()> {
         match self.records() {
             true => Ok(()),
-            false => Ok(self.a.prefetcht0(byte_ptr(m.x86()))?),
+            false => {
+                self.code()?.prefetch(m);
+                Ok(())
+            }
         }
     }
 
@@ -746,15 +812,16 @@ impl Asm {
         }
         self.a.vzeroupper()?;
         self.a.ret()?;
-        let width = if self.isa == Isa::Avx512 { 1 } else { 8 };
-        for (bits, mut label) in std::mem::take(&mut self.constants) {
-            self.a.set_label(&mut label)?;
-            self.a.dd(&vec![bits; width])?;
+        self.encode()?;
+        let (mut code, width) = (self.code, if self.isa == Isa::Avx512 { 1 } else { 8 });
+        for (bits, constant) in self.constants {
+            code.bind(constant.number);
+            code.bytes.extend(std::iter::repeat_n(bits.to_le_bytes(), width).flatten());
         }
-        for (words, mut label) in std::mem::take(&mut self.tables) {
-            self.a.set_label(&mut label)?;
-            self.a.dd(&words)?;
+        for (words, table) in self.tables {
+            code.bind(table.number);
+            code.bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
         }
-        Ok(Assembled(Form::Bytes(self.a.assemble(0)?)))
+        Ok(Assembled(Form::Bytes(code.finish()?)))
     }
 }

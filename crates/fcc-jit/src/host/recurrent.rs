@@ -23,7 +23,7 @@ impl HostOp for PackRecurrence {
     fn run(&self, inputs: &[&[u8]], output: &mut [u8]) -> Result<()> {
         let (x, out) = (elems::<f32>(input(inputs, 0)?), elems_mut::<f32>(output)?);
         if !self.extra {
-            return self.spec.pack(self.isa, &x, out).map_err(error::Error::into);
+            return self.spec.pack(self.isa, &*x, out).map_err(error::Error::into);
         }
         let packed = self.spec.pack_extra(self.isa, &x);
         if packed.len() != out.len() {

@@ -11,6 +11,7 @@ use super::split::Split;
 use super::{halo, tile};
 use crate::asm::Isa;
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_module::Module;
 
@@ -238,7 +239,8 @@ impl Conv {
     ///
     /// # Errors
     /// When a slice has another length.
-    pub fn pack_weights(&self, isa: Isa, w: &[f32], out: &mut [f32]) -> Result<()> {
+    pub fn pack_weights<'a>(&self, isa: Isa, w: impl Into<Floats<'a>>, out: &mut [f32]) -> Result<()> {
+        let w = w.into();
         let (icg, ocg, taps, lanes) = (self.ic_per_group(), self.oc_per_group(), self.taps(), isa.lanes());
         if w.len() != self.y.c * icg * taps || out.len() != self.packed_elems(isa) {
             return Err(Error::invalid(
@@ -265,9 +267,9 @@ impl Conv {
                     // columns before and behind the group's are 0
                     let own = part.y_lane.max(first)..(part.y_lane + ocg).min(first + width);
                     for j in own {
-                        let row = &w[((g * ocg + j - part.y_lane) * icg + c0) * taps..][..cs * taps];
-                        for (c, line) in row.chunks_exact(taps).enumerate() {
-                            for (t, &v) in line.iter().enumerate() {
+                        let start = ((g * ocg + j - part.y_lane) * icg + c0) * taps;
+                        for (c, line) in w.part(start..start + cs * taps).chunks(taps).enumerate() {
+                            for (t, v) in line.iter().enumerate() {
                                 panel[(t * cs + c) * width + j - first] = v;
                             }
                         }

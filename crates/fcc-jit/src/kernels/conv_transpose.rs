@@ -13,6 +13,7 @@ use super::split::Split;
 use super::tile;
 use crate::asm::Isa;
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_module::Module;
 
@@ -190,7 +191,8 @@ impl ConvTranspose {
     ///
     /// # Errors
     /// When a slice has another length.
-    pub fn pack_weights(&self, isa: Isa, w: &[f32], out: &mut [f32]) -> Result<()> {
+    pub fn pack_weights<'a>(&self, isa: Isa, w: impl Into<Floats<'a>>, out: &mut [f32]) -> Result<()> {
+        let w = w.into();
         let (icg, ocg, lanes) = (self.ic_per_group(), self.oc_per_group(), isa.lanes());
         let [kd, kh, kw] = self.kernel;
         if w.len() != self.x.c * ocg * kd * kh * kw || out.len() != self.packed_elems(isa) {
@@ -211,7 +213,7 @@ impl ConvTranspose {
                             for c in c0..(c0 + self.x.cb).min(icg) {
                                 for j in first..first + width {
                                     let at = ((g * icg + c) * ocg + j) * kd * kh * kw + tap;
-                                    let value = if j < ocg { w[at] } else { 0.0 };
+                                    let value = if j < ocg { w.at(at) } else { 0.0 };
                                     if let Some(slot) = slots.next() {
                                         *slot = value;
                                     }

@@ -6,8 +6,10 @@ use super::split::Split;
 use super::tile;
 use crate::asm::Isa;
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_module::Module;
+use std::ops::Range;
 
 /// A batch dim: its count and the distance of neighbouring matrices in elements (0 to use one matrix again).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +96,11 @@ pub struct Gemm {
 const B_BLOCK_BYTES: usize = 512 << 10;
 /// Longest run of k in one kernel call when there are many rows.
 const K_CHUNK: usize = 1024;
+/// Elements of B that are packed between one word about what is done and the next: 1 MiB.
+const DONE_ELEMS: usize = 1 << 18;
+/// Rows of a panel that are written at a time. From a transposed B that takes some cache lines of each column, for columns
+/// may lie so that few of them fit into the caches side by side.
+const BLOCK_K: usize = 64;
 
 impl Gemm {
     /// A plain product of row-major matrices.
@@ -139,48 +146,114 @@ impl Gemm {
     }
 
     /// Packs one constant B into `out` (of [`Gemm::packed_elems`]): column panels of the kernel's width, k by k. Element
-    /// `(k, n)` of B is `b[k * row + n * col]`, times `scale`.
+    /// `(k, n)` of B is `b[k * row + n * col]`, times `scale`; one of the two steps must be 1.
+    ///
+    /// B is read from its first element to its last, and `done` hears again and again of a run of elements that is not
+    /// read any more: B may be as large as what there is of memory.
     ///
     /// # Errors
-    /// When `out` or `b` is too small.
-    pub fn pack_b(
+    /// When `out` or `b` is too small, and for other steps.
+    pub fn pack_b<'a>(
         &self,
         isa: Isa,
-        b: &[f32],
-        row: usize,
-        col: usize,
+        b: impl Into<Floats<'a>>,
+        (row, col): (usize, usize),
         scale: f32,
         out: &mut [f32],
+        mut done: impl FnMut(Range<usize>),
     ) -> Result<()> {
-        let need = (self.k - 1) * row + (self.n - 1) * col + 1;
-        if out.len() < self.packed_elems(isa) || b.len() < need {
+        let (b, need) = (b.into(), (self.k - 1) * row + (self.n - 1) * col + 1);
+        if out.len() < self.packed_elems(isa) || b.len() < need || row != 1 && col != 1 {
             return Err(Error::invalid(
                 "gemm",
                 format!(
-                    "packing B of {} elements into {}, needs {need} and {}",
+                    "packing B of {} elements, {row} and {col} apart, into {}, needs {need} and {}",
                     b.len(),
                     out.len(),
                     self.packed_elems(isa)
                 ),
             ));
         }
-        let lanes = isa.lanes();
-        let split = self.vector_split(isa);
-        let mut rest = out;
-        for i in 0..split.pieces {
-            let (first, width) = (split.start(i) * lanes, split.size(i) * lanes);
-            let (panel, tail) = rest.split_at_mut(width * self.k);
-            rest = tail;
-            let used = width.min(self.n - first);
-            for (k, line) in panel.chunks_exact_mut(width).enumerate() {
-                let (values, padding) = line.split_at_mut(used);
-                for (j, v) in values.iter_mut().enumerate() {
-                    *v = b[k * row + (first + j) * col] * scale;
+        let mut told = 0;
+        let mut tell = |end: usize| {
+            if end - told >= DONE_ELEMS || end >= need {
+                done(told..end);
+                told = end;
+            }
+        };
+        if col == 1 {
+            let panels: Vec<_> = self.panels(isa).collect();
+            for k in (0..self.k).step_by(BLOCK_K) {
+                let ks = k..(k + BLOCK_K).min(self.k);
+                for (first, used, at) in &panels {
+                    self.pack_lines(b, row, *first, *used, ks.clone(), scale, &mut out[at.clone()]);
                 }
-                padding.fill(0.0);
+                tell((ks.end - 1) * row + self.n);
+            }
+        } else {
+            for (first, used, at) in self.panels(isa) {
+                let rows = b.part(first * col..(first + used - 1) * col + self.k);
+                self.pack_panel(rows, col, used, scale, &mut out[at]);
+                tell((first + used - 1) * col + self.k);
             }
         }
         Ok(())
+    }
+
+    /// The panels of packed B: first column, columns, and where the panel lies.
+    fn panels(&self, isa: Isa) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
+        let (split, lanes, n, k) = (self.vector_split(isa), isa.lanes(), self.n, self.k);
+        (0..split.pieces).map(move |i| {
+            let (first, width) = (split.start(i) * lanes, split.size(i) * lanes);
+            (first, width.min(n - first), first * k..(first + width) * k)
+        })
+    }
+
+    /// Packs some rows of one panel, of `used` columns from `first` on of a B whose rows are `pitch` elements apart.
+    fn pack_lines(
+        &self,
+        b: Floats<'_>,
+        pitch: usize,
+        first: usize,
+        used: usize,
+        ks: Range<usize>,
+        scale: f32,
+        panel: &mut [f32],
+    ) {
+        let width = panel.len() / self.k;
+        let lines = panel[ks.start * width..ks.end * width].chunks_exact_mut(width);
+        for (k, line) in ks.zip(lines) {
+            let (values, padding) = line.split_at_mut(used);
+            let row = b.part(k * pitch + first..k * pitch + first + used);
+            for (to, v) in values.iter_mut().zip(row.iter()) {
+                *to = v * scale;
+            }
+            padding.fill(0.0);
+        }
+    }
+
+    /// Packs one panel of `used` columns of a transposed B, whose columns are rows, `pitch` elements apart.
+    fn pack_panel(&self, rows: Floats<'_>, pitch: usize, used: usize, scale: f32, panel: &mut [f32]) {
+        let width = panel.len() / self.k;
+        for (i, block) in panel.chunks_mut(width * BLOCK_K).enumerate() {
+            let (from, ks) = (i * BLOCK_K, block.len() / width);
+            let row = |j: usize| rows.part(j * pitch + from..j * pitch + from + ks);
+            // four columns at a time are one vector
+            for j in (0..used / 4 * 4).step_by(4) {
+                let four = [row(j), row(j + 1), row(j + 2), row(j + 3)];
+                for (k, line) in block.chunks_exact_mut(width).enumerate() {
+                    line[j..j + 4].copy_from_slice(&four.map(|row| row.at(k) * scale));
+                }
+            }
+            for j in used / 4 * 4..used {
+                for (to, v) in block[j..].iter_mut().step_by(width).zip(row(j).iter()) {
+                    *to = v * scale;
+                }
+            }
+            for line in block.chunks_exact_mut(width) {
+                line[used..].fill(0.0);
+            }
+        }
     }
 
     pub(super) fn check(&self) -> Result<()> {

@@ -10,6 +10,7 @@ use super::layout::BlockedLayout;
 use crate::asm::reg::*;
 use crate::asm::{Asm, Cmp, Isa, Src};
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, types::I64};
 use cranelift_module::{FuncId, Module};
@@ -514,7 +515,8 @@ impl GroupConv {
     ///
     /// # Errors
     /// When a slice has another length.
-    pub fn pack_weights(&self, isa: Isa, w: &[f32], out: &mut [f32]) -> Result<()> {
+    pub fn pack_weights<'a>(&self, isa: Isa, w: impl Into<Floats<'a>>, out: &mut [f32]) -> Result<()> {
+        let w = w.into();
         let (icg, taps, cb) = (self.per_group().0, self.taps(), isa.lanes());
         if w.len() != self.y.c * icg * taps || out.len() != self.packed_elems(isa) {
             return Err(Error::invalid(
@@ -523,9 +525,9 @@ impl GroupConv {
             ));
         }
         out.fill(0.0);
-        for (m, filter) in w.chunks_exact(icg * taps).enumerate() {
-            for (j, line) in filter.chunks_exact(taps).enumerate() {
-                for (t, &v) in line.iter().enumerate() {
+        for (m, filter) in w.chunks(icg * taps).enumerate() {
+            for (j, line) in filter.chunks(taps).enumerate() {
+                for (t, v) in line.iter().enumerate() {
                     out[((m / cb * taps + t) * icg + j) * cb + m % cb] = v;
                 }
             }

@@ -14,6 +14,7 @@ use super::split::{Run, Split};
 use crate::asm::reg::*;
 use crate::asm::{Asm, Isa, Lanes, Src};
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::module::{Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, types::I64};
 use cranelift_module::{FuncId, Module};
@@ -164,7 +165,8 @@ impl NarrowConv {
     ///
     /// # Errors
     /// When a slice has another length.
-    pub fn pack_weights(&self, w: &[f32], out: &mut [f32]) -> Result<()> {
+    pub fn pack_weights<'a>(&self, w: impl Into<Floats<'a>>, out: &mut [f32]) -> Result<()> {
+        let w = w.into();
         if w.len() != self.packed_elems() || out.len() != self.packed_elems() {
             return Err(Error::invalid("conv", format!("packing {} weights into {}", w.len(), out.len())));
         }
@@ -172,7 +174,7 @@ impl NarrowConv {
         for (i, line) in out.chunks_exact_mut(m).enumerate() {
             let (row, column) = (i / kw, columns[i % kw]);
             for (o, v) in line.iter_mut().enumerate() {
-                *v = w[(o * self.x.c * kh + row) * kw + column];
+                *v = w.at((o * self.x.c * kh + row) * kw + column);
             }
         }
         Ok(())

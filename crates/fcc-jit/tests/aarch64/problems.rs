@@ -121,7 +121,7 @@ fn gemm(rng: &mut Rng, m: usize, n: usize, k: usize, packed: bool) -> Case {
     }
     let b = if packed {
         let mut out = vec![f32::NAN; gemm.packed_elems(ISA)];
-        gemm.pack_b(ISA, &b, n, 1, 1.0, &mut out).expect("pack");
+        gemm.pack_b(ISA, &b, (n, 1), 1.0, &mut out, |_| {}).expect("pack");
         out
     } else {
         b

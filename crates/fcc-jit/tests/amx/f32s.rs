@@ -352,7 +352,7 @@ fn six_products_are_as_accurate_as_plain_sums() {
         let kernel = gemm.build(code.emitter(), 1).expect("plain");
         code.finalize().expect("finalize");
         let mut packed = vec![0.0; gemm.packed_elems(isa)];
-        gemm.pack_b(isa, &b, n, 1, 1.0, &mut packed).expect("pack");
+        gemm.pack_b(isa, &b, (n, 1), 1.0, &mut packed, |_| ()).expect("pack");
         let mut buffers = vec![a.clone(), packed, vec![0.0; m * n]];
         run(&code, &kernel, &Pool::new(1), &mut buffers);
         let plain = error(&buffers[2], &exact);

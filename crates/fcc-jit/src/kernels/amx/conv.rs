@@ -5,6 +5,7 @@ use super::tiles::{self, Tiles};
 use super::{CHANNELS, MOST_TERMS, Panels, Terms};
 use crate::asm::{Isa, TILE_BYTES};
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::kernels::conv::{Conv, Part};
 use crate::kernels::nest::{BiasKind, Nest, Reduction};
 use crate::kernels::split::Split;
@@ -87,7 +88,8 @@ impl AmxConv {
     ///
     /// # Errors
     /// When a slice has another length.
-    pub fn pack(&self, w: &[f32], bias: Option<&[f32]>, out: &mut [f32]) -> Result<()> {
+    pub fn pack<'a>(&self, w: impl Into<Floats<'a>>, bias: Option<&[f32]>, out: &mut [f32]) -> Result<()> {
+        let w = w.into();
         let (ic, oc, taps, group) =
             (self.conv.ic_per_group(), self.conv.oc_per_group(), self.conv.taps(), self.conv.group);
         if w.len() != group * oc * ic * taps
@@ -101,7 +103,7 @@ impl AmxConv {
         let each =
             columns.chunks_exact_mut(self.column_elems()).zip(panels.chunks_exact_mut(self.panel_elems()));
         for (g, (columns, panels)) in each.enumerate() {
-            let at = |c: usize, tap: usize, n: usize| w[((g * oc + n) * ic + c) * taps + tap];
+            let at = |c: usize, tap: usize, n: usize| w.at(((g * oc + n) * ic + c) * taps + tap);
             let matrix = Panels {
                 terms: self.terms,
                 channels: ic,

@@ -5,6 +5,7 @@ use super::tiles::{self, Tiles};
 use super::{CHANNELS, LEAST_CHANNELS, LEAST_ROWS, MOST_TERMS, Panels, Terms};
 use crate::asm::{Isa, TILE_BYTES, TILE_ROW_BYTES};
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::kernels::gemm::{BStorage, Gemm, GemmBias};
 use crate::kernels::nest::{BiasKind, Nest, Reduction};
 use crate::kernels::split::Split;
@@ -83,22 +84,22 @@ impl AmxGemm {
     ///
     /// # Errors
     /// When a slice is too short.
-    pub fn pack(
+    pub fn pack<'a>(
         &self,
-        b: &[f32],
+        b: impl Into<Floats<'a>>,
         (row, col): (usize, usize),
         scale: f32,
         bias: Option<&[f32]>,
         out: &mut [f32],
     ) -> Result<()> {
-        let g = &self.gemm;
+        let (b, g) = (b.into(), &self.gemm);
         let need = (g.k - 1) * row + (g.n - 1) * col + 1;
         if b.len() < need || bias.is_some_and(|b| b.len() < g.n) || out.len() != self.packed_elems() {
             let got =
                 format!("{} of B into {}, needs {need} and {}", b.len(), out.len(), self.packed_elems());
             return Err(Error::invalid("amx gemm", format!("packing {got}")));
         }
-        let at = |k: usize, _: usize, n: usize| b[k * row + n * col] * scale;
+        let at = |k: usize, _: usize, n: usize| b.at(k * row + n * col) * scale;
         let (columns, panels) = out.split_at_mut(self.column_elems());
         let matrix = Panels {
             terms: self.terms,

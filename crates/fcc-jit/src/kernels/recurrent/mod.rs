@@ -11,6 +11,7 @@ pub use function::CellFunction;
 
 use crate::asm::Isa;
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::module::{Access, Emitter, Kernel, Operand};
 use cell::{Cell, Phase};
 use cranelift_module::{FuncId, Module};
@@ -157,14 +158,15 @@ impl Recurrence {
     ///
     /// # Errors
     /// When `out` or `r` has another size.
-    pub fn pack(&self, isa: Isa, r: &[f32], out: &mut [f32]) -> Result<()> {
+    pub fn pack<'a>(&self, isa: Isa, r: impl Into<Floats<'a>>, out: &mut [f32]) -> Result<()> {
+        let r = r.into();
         let (n, lanes) = (self.hidden, isa.lanes());
         let rows = self.cell.gates() * n;
         if out.len() != self.packed_elems(isa) || r.len() != self.directions() * rows * n {
             return Err(Error::invalid("recurrence", format!("packing {} into {}", r.len(), out.len())));
         }
         let mut next = out.iter_mut();
-        for direction in r.chunks_exact(rows * n) {
+        for direction in r.chunks(rows * n) {
             for phase in self.cell.phases() {
                 let (units, vectors) = (n.div_ceil(lanes), self.vectors(isa, *phase));
                 for first in (0..units).step_by(vectors) {
@@ -172,7 +174,7 @@ impl Recurrence {
                     for k in 0..n {
                         for gate in phase.gates() {
                             for (unit, to) in columns.clone().zip(&mut next) {
-                                *to = if unit < n { direction[(gate * n + unit) * n + k] } else { 0.0 };
+                                *to = if unit < n { direction.at((gate * n + unit) * n + k) } else { 0.0 };
                             }
                         }
                     }

@@ -4,6 +4,7 @@ use super::Winograd;
 use super::bilinear::Bilinear;
 use crate::asm::Isa;
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 
 /// Columns of the widest micro-kernel used here.
 const WIDEST: usize = 32;
@@ -24,7 +25,14 @@ impl Winograd {
     ///
     /// # Errors
     /// When a slice has another length.
-    pub fn pack_weights(&self, isa: Isa, threads: usize, w: &[f32], out: &mut [f32]) -> Result<()> {
+    pub fn pack_weights<'a>(
+        &self,
+        isa: Isa,
+        threads: usize,
+        w: impl Into<Floats<'a>>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let w = w.into();
         let (ic, oc) = (self.in_channels(), self.out_channels());
         let taps = self.y.kernel * self.x.kernel;
         if w.len() != self.conv.y.c * ic * taps || out.len() != self.packed_elems(isa) {
@@ -46,8 +54,8 @@ impl Winograd {
                     let first = (chunk * plan.chunk + inside) * width;
                     filters.fill([0.0; WIDEST]);
                     for column in 0..width.min(oc.saturating_sub(first)) {
-                        let filter = &w[((g * oc + first + column) * ic + c) * taps..][..taps];
-                        for (to, &v) in filters.iter_mut().zip(filter) {
+                        let start = ((g * oc + first + column) * ic + c) * taps;
+                        for (to, v) in filters.iter_mut().zip(w.part(start..start + taps).iter()) {
                             to[column] = v;
                         }
                     }

@@ -1,6 +1,6 @@
 //! Products by AMX tiles: whether, and the steps that regroup what they read.
 use super::weights::Weights;
-use super::{Emit, Home, Loc, Stop, built};
+use super::{Emit, Home, Loc, Stop};
 use crate::kernels::amx::Terms;
 use crate::kernels::amx::conv::AmxConv;
 use crate::kernels::amx::regroup::Regroup;
@@ -58,7 +58,7 @@ impl Emit<'_> {
         if let Some(loc) = self.regroups.get(&key) {
             return Ok(*loc);
         }
-        let kernel = built(how.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(how, Regroup::build)?;
         let to = Loc { home: Home::Buffer(self.buffer(how.bytes())), offset: 0, layout: None };
         let val = self.program.val(v);
         let (from_words, to_words) = ("in vectors".into(), how.words());

@@ -1,8 +1,8 @@
 //! Convolution and pooling.
 use super::amx::ConvWay;
 use super::forms::{conv_input, dense, narrow, spreads};
-use super::weights::Weights;
-use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use super::weights::{Source, Weights};
+use super::{Emit, Form, Home, Loc, Stop, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::kernels::amx::conv::AmxConv;
 use crate::kernels::conv::Conv;
@@ -12,6 +12,7 @@ use crate::kernels::global_pool::GlobalPool;
 use crate::kernels::lanewise;
 use crate::kernels::layout::BlockedLayout;
 use crate::kernels::narrow::NarrowConv;
+use crate::kernels::winograd::Winograd;
 use crate::module::Kernel;
 use crate::plan::ir::{ConvNode, Node, PoolKind, PoolNode, Vx};
 use fcc_ir::Error;
@@ -57,9 +58,9 @@ impl Emit<'_> {
                 bias: conv.bias,
                 activation: conv.activation,
             };
-            let kernel = built(k.build(self.code.emitter(), threads))?;
+            let kernel = self.kernel(&k, ConvTranspose::build)?;
             let job = k.clone();
-            let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
+            let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, w.values, out);
             let packed = self.packed_from(weights, k.packed_elems(isa), pack);
             return self.finish_conv(node, conv, kernel, packed, (k.bias_elems(isa), conv.group), vec![x, y]);
         }
@@ -82,15 +83,16 @@ impl Emit<'_> {
             match way {
                 ConvWay::Amx(k) => return self.amx_conv(node, conv, k, weights, (x, r, y)),
                 ConvWay::Winograd(k) => {
-                    let kernel = built(k.build(self.code.emitter(), threads))?;
+                    let kernel = self.kernel(&k, Winograd::build)?;
                     let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
-                    let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, threads, w, out);
+                    let pack =
+                        move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, threads, w.values, out);
                     (kernel, self.packed_from(weights, elems, pack), bias)
                 }
                 ConvWay::Direct(k) => {
-                    let kernel = built(k.build(self.code.emitter(), threads))?;
+                    let kernel = self.kernel(&k, Conv::build)?;
                     let (elems, bias) = (k.packed_elems(isa), (k.bias_elems(isa), k.bias_runs(isa)));
-                    let pack = move |w: &[f32], out: &mut [f32]| k.pack_weights(isa, w, out);
+                    let pack = move |w: &Source<'_>, out: &mut [f32]| k.pack_weights(isa, w.values, out);
                     (kernel, self.packed_from(weights, elems, pack), bias)
                 }
             }
@@ -114,9 +116,9 @@ impl Emit<'_> {
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
             };
-            let kernel = built(k.build(self.code.emitter(), threads))?;
+            let kernel = self.kernel(&k, lanewise::GroupConv::build)?;
             let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), 1), k);
-            let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
+            let pack = move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, w.values, out);
             (kernel, self.packed_from(weights, elems, pack), bias)
         };
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
@@ -133,7 +135,7 @@ impl Emit<'_> {
         (x, r, y): (Loc, Option<Loc>, Loc),
     ) -> Result<(), Stop> {
         let v = node.input(0).ok_or_else(missing)?;
-        let kernel = built(k.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&k, AmxConv::build)?;
         let x = self.regrouped(&node.place, v, x, &k.regroup(), None)?;
         let bias = match conv.bias {
             true => {
@@ -143,7 +145,7 @@ impl Emit<'_> {
             false => None,
         };
         let elems = k.packed_elems();
-        let pack = move |w: &[f32], out: &mut [f32]| k.pack(w, bias.as_deref(), out);
+        let pack = move |w: &Source<'_>, out: &mut [f32]| k.pack(w.values, bias.as_deref(), out);
         let packed = self.packed_from(weights, elems, pack);
         let args = [vec![x, packed], r.into_iter().collect(), vec![y]].concat();
         self.run(&node.place, kernel, args)
@@ -181,19 +183,18 @@ impl Emit<'_> {
             residual: r.is_some(),
             activation: conv.activation,
         };
-        let threads = self.shared.options.threads;
         if let Some(copy) = k.split() {
             self.because("the input's columns by phase of the stride");
-            let kernel = built(copy.build(self.code.emitter(), threads))?;
+            let kernel = self.kernel(&copy, Copy::build)?;
             let to = Loc { home: Home::Buffer(self.buffer(4 * k.input_elems())), offset: 0, layout: None };
             self.run(&node.place, kernel, vec![x, to])?;
             x = to;
         }
         self.because("few output channels: lanes are pixels");
         let weights = self.weights(conv, w)?;
-        let kernel = built(k.build(self.code.emitter(), threads))?;
+        let kernel = self.kernel(&k, NarrowConv::build)?;
         let (elems, bias) = (k.packed_elems(), (yl.c, 1));
-        let packed = self.packed_from(weights, elems, move |w, out| k.pack_weights(w, out));
+        let packed = self.packed_from(weights, elems, move |w, out| k.pack_weights(w.values, out));
         let operands = [vec![x], r.into_iter().collect(), vec![y]].concat();
         self.finish_conv(node, conv, kernel, packed, bias, operands)
     }
@@ -207,7 +208,7 @@ impl Emit<'_> {
         let x = self.need(x, Form::Blocked, &node.place)?;
         let y = self.make_in(y, Form::Plain)?;
         let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(missing()) };
-        let (isa, threads) = (self.code.isa(), self.shared.options.threads);
+        let isa = self.code.isa();
         let window: usize = conv.kernel.iter().product();
         let channels = yl.c * window;
         let middle = BlockedLayout::blocked(xl.n, channels, xl.spatial, isa.lanes());
@@ -225,12 +226,13 @@ impl Emit<'_> {
         };
         let buffer = Home::Buffer(self.buffer(middle.bytes()));
         let to = Loc { home: buffer, offset: 0, layout: Some(middle) };
-        let kernel = built(k.build(self.code.emitter(), threads))?;
+        let kernel = self.kernel(&k, Conv::build)?;
         self.because("windows do not overlap: a channel for each place of the window");
         let weights = self.weights(conv, w)?;
         let packed = self.packed_from(weights, k.packed_elems(isa), move |w, out| {
             // [C, M * window] to [M * window, C]
-            let rows: Vec<f32> = (0..w.len()).map(|i| w[i % xl.c * channels + i / xl.c]).collect();
+            let w = w.values;
+            let rows: Vec<f32> = (0..w.len()).map(|i| w.at(i % xl.c * channels + i / xl.c)).collect();
             k.pack_weights(isa, &rows, out)
         });
         let mut args = vec![x, packed];
@@ -242,7 +244,7 @@ impl Emit<'_> {
         args.push(to);
         self.run(&node.place, kernel, args)?;
         let copy = spread_copy(&middle, &yl, conv.kernel);
-        let kernel = built(copy.build(self.code.emitter(), threads))?;
+        let kernel = self.kernel(&copy, Copy::build)?;
         self.because("the places of the windows");
         self.run(&node.place, kernel, vec![to, y])
     }
@@ -304,7 +306,7 @@ impl Emit<'_> {
                 PoolKind::Average { include_pad: true } => lanewise::PoolKind::AverageCountingPads,
             },
         };
-        let kernel = built(kernel.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&kernel, lanewise::Pool::build)?;
         self.run(&node.place, kernel, vec![x, y])
     }
 
@@ -313,7 +315,7 @@ impl Emit<'_> {
         let Some(xl) = x.layout else { return Err(no_kernel("a pool of another rank")) };
         let y = self.make_in(y, Form::Plain)?;
         let kernel = GlobalPool { x: xl, max: kind == PoolKind::Max };
-        let kernel = built(kernel.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&kernel, GlobalPool::build)?;
         self.run(&node.place, kernel, vec![x, y])
     }
 }

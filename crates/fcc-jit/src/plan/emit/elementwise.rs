@@ -1,6 +1,6 @@
 //! Elementwise expressions, on row-major tensors and on blocked activations.
 use super::forms::activation;
-use super::{Emit, Form, Loc, Stop, built, no_kernel};
+use super::{Emit, Form, Loc, Stop, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::kernels::elem::Elem;
 use crate::kernels::ew::{Dim, Elementwise, Expr};
@@ -64,7 +64,7 @@ impl Emit<'_> {
             bytes: operands.iter().map(|o| o.bytes).collect(),
             types: operands.iter().map(|o| o.elem).collect(),
         };
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&spec, Elementwise::build)?;
         self.zero_halo(&y, &node.place)?;
         self.run(&node.place, kernel, operands.into_iter().map(|o| o.loc).collect())
     }

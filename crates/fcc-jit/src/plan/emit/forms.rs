@@ -1,6 +1,6 @@
 //! Which form each value is made in, and what halo and place its consumers want it to have.
 use super::int8::int_conv_input;
-use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use super::{Emit, Form, Home, Loc, Stop, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::asm::Isa;
 use crate::kernels::conv_transpose::ConvTranspose;
@@ -8,6 +8,7 @@ use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::elem::Elem;
 use crate::kernels::layout::BlockedLayout;
 use crate::kernels::narrow::NarrowConv;
+use crate::kernels::zero::ZeroHalo;
 use crate::plan::info::Work;
 use crate::plan::ir::{ConvNode, Kind, Node, Program, Vx};
 use fcc_ir::Tensor;
@@ -361,7 +362,7 @@ impl Emit<'_> {
         }
         let to = self.make_in(v, form)?;
         let layout = to.layout.unwrap_or(want);
-        let kernel = built(relayout(&have, &layout).build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&relayout(&have, &layout), Copy::build)?;
         self.zero_halo(&to, place)?;
         let val = self.program.val(v);
         let work =
@@ -394,8 +395,7 @@ impl Emit<'_> {
     pub(super) fn zero_halo(&mut self, to: &Loc, place: &str) -> Result<(), Stop> {
         // that of bytes is filled by who reads it
         let Some(layout) = to.layout.filter(|l| !l.is_tight() && l.elem.bytes() == 4) else { return Ok(()) };
-        let threads = self.shared.options.threads;
-        let kernel = built(crate::kernels::zero::ZeroHalo { layout }.build(self.code.emitter(), threads))?;
+        let kernel = self.kernel(&ZeroHalo { layout }, ZeroHalo::build)?;
         let value = format!("{} images of {}x{:?}", layout.n, layout.c, layout.spatial);
         self.aside(Work::Border, value, |e| e.run(place, kernel, vec![*to]))
     }

@@ -1,6 +1,6 @@
 //! Matrix products.
 use super::weights::Weights;
-use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use super::{Emit, Form, Home, Loc, Stop, no_kernel};
 use crate::kernels::amx::gemm::AmxGemm;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::gemm::{BStorage, BatchDim, Gemm, GemmBias, GemmResidual};
@@ -85,7 +85,7 @@ impl Emit<'_> {
             args.push(self.need(r, Form::Plain, &node.place)?);
         }
         args.push(self.make_in(out, Form::Plain)?);
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&spec, Gemm::build)?;
         self.run(&node.place, kernel, args)
     }
 
@@ -106,7 +106,7 @@ impl Emit<'_> {
         let (Some(a), Some(b), Some(out)) = (node.input(0), node.input(1), node.out()) else {
             return Err(no_kernel("a product without operands"));
         };
-        let kernel = built(amx.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&amx, AmxGemm::build)?;
         let mut args = vec![self.regrouped(&node.place, a, a_loc, &amx.regroup(), None)?];
         let bias = match g.bias {
             true => {
@@ -122,8 +122,8 @@ impl Emit<'_> {
         let strides = if g.trans_b { (1, b1) } else { (b1, 1) };
         let alpha = g.alpha;
         let matrices = self.program.shape(b).iter().product::<usize>() / each.max(1);
-        args.push(self.packed_from(weights, matrices * size, move |values, packed| {
-            let mut parts = packed.chunks_exact_mut(size).zip(values.chunks_exact(each));
+        args.push(self.packed_from(weights, matrices * size, move |w, packed| {
+            let mut parts = packed.chunks_exact_mut(size).zip(w.values.chunks(each));
             parts.try_for_each(|(out, b)| amx.pack(b, strides, alpha, bias.as_deref(), out))
         }));
         if let Some(r) = residual {
@@ -140,11 +140,14 @@ impl Emit<'_> {
         let each = spec.k * spec.n;
         let matrices = tensor.len() / each.max(1);
         let size = spec.packed_elems(isa);
-        let (row, col) = if g.trans_b { (1, spec.k) } else { (spec.n, 1) };
+        let steps = if g.trans_b { (1, spec.k) } else { (spec.n, 1) };
         let (spec, alpha) = (spec.clone(), g.alpha);
-        Ok(self.packed_from(Weights::plain(tensor), matrices * size, move |values, packed| {
-            let mut parts = packed.chunks_exact_mut(size).zip(values.chunks_exact(each));
-            parts.try_for_each(|(out, b)| spec.pack_b(isa, b, row, col, alpha, out))
+        Ok(self.packed_from(Weights::plain(tensor), matrices * size, move |w, packed| {
+            let mut parts = packed.chunks_exact_mut(size).zip(w.values.chunks(each)).enumerate();
+            parts.try_for_each(|(i, (out, b))| {
+                let done = |r: std::ops::Range<usize>| w.done(i * each + r.start..i * each + r.end);
+                spec.pack_b(isa, b, steps, alpha, out, done)
+            })
         }))
     }
 
@@ -162,7 +165,7 @@ impl Emit<'_> {
         ];
         let part = CopyPart { source: 0, src: 0, dst: 0, dims };
         let copy = Copy { width: 4, parts: vec![part], src_bytes: vec![bytes], dst_bytes: bytes };
-        let kernel = built(copy.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&copy, Copy::build)?;
         let to = Loc { home: Home::Buffer(self.buffer(bytes)), offset: 0, layout: None };
         self.run(&node.place, kernel, vec![loc, to])?;
         Ok(to)

@@ -1,5 +1,5 @@
 //! Products of 8-bit integers, and the range of dynamic quantisation.
-use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use super::{Emit, Form, Home, Loc, Stop, no_kernel};
 use crate::kernels::elem::Elem;
 use crate::kernels::int8::conv::Conv;
 use crate::kernels::int8::gemm::Gemm;
@@ -131,7 +131,7 @@ impl Emit<'_> {
             }
             None => (plain, x),
         };
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&spec, Conv::build)?;
         self.zero_halo(&y, &node.place)?;
         let weights = std::sync::Arc::new(weights);
         let (job, w) = (spec.clone(), weights.clone());
@@ -156,7 +156,7 @@ impl Emit<'_> {
         }
         self.halos.insert((v, form), key);
         let spec = FillHalo { layout, value: p.zero };
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&spec, FillHalo::build)?;
         let zero = zero.map(|z| self.need(z, Form::Plain, &node.place)).transpose()?;
         let value = format!("{} images of {}x{:?}", layout.n, layout.c, layout.spatial);
         let args = zero.into_iter().chain([x]).collect();
@@ -213,7 +213,7 @@ impl Emit<'_> {
             }
             None => (plain, a),
         };
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&spec, Gemm::build)?;
         let y = self.make_in(yv, Form::Plain)?;
         let matrices = tensor.len() / (k * n).max(1);
         let weights = std::sync::Arc::new(weights);
@@ -251,10 +251,7 @@ impl Emit<'_> {
         };
         let spec = Range { values };
         let threads = self.shared.options.threads;
-        let (first, end) = (
-            built(spec.build(self.code.emitter(), threads))?,
-            built(spec.build_end(self.code.emitter(), threads))?,
-        );
+        let (first, end) = (self.kernel(&spec, Range::build)?, self.kernel(&spec, Range::build_end)?);
         let partial =
             Loc { home: Home::Buffer(self.buffer(spec.partial_bytes(threads))), offset: 0, layout: None };
         self.run(&node.place, first, vec![from, partial])?;

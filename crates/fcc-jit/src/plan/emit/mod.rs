@@ -27,6 +27,7 @@ use cranelift_jit::JITModule;
 use fcc_ir::{Error, NodeId, Result};
 use forms::Forms;
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why emission stopped.
@@ -114,12 +115,17 @@ enum DraftAction {
     },
 }
 
+/// Makes the kernel of a problem for a number of threads.
+type Build<S> = fn(&S, &mut Emitter<JITModule>, usize) -> crate::error::Result<Kernel>;
+
 pub(crate) struct Emit<'a> {
     program: &'a Program,
     shared: &'a Arc<Shared>,
     /// Whether kernels that may raise a flag are left out.
     plain: bool,
     code: Code,
+    /// The kernels made so far, by what makes them and of what.
+    kernels: HashMap<(usize, String), Kernel>,
     forms: Forms,
     /// What the halos of bytes hold: the zero point, and its value if it is no number.
     halos: HashMap<(Vx, Form), (crate::kernels::int8::Zero, Option<Vx>)>,
@@ -176,6 +182,7 @@ impl<'a> Emit<'a> {
             forms,
             halos: HashMap::new(),
             code,
+            kernels: HashMap::new(),
             locs: HashMap::new(),
             regroups: HashMap::new(),
             consts: vec![],
@@ -204,7 +211,7 @@ impl<'a> Emit<'a> {
             Kind::GlobalPool(kind) => self.global_pool(node, *kind),
             Kind::Softmax { log, outer, n, inner } => {
                 let spec = Softmax { log: *log, outer: *outer, n: *n, inner: *inner };
-                self.plain(node, &|e, threads| spec.build(e, threads))
+                self.plain(node, &spec, Softmax::build)
             }
             Kind::Concat { axis } => self.concat(node, *axis),
             Kind::Part { axis, start } => self.part(node, *axis, *start),
@@ -213,13 +220,13 @@ impl<'a> Emit<'a> {
             Kind::Lrn(p) => self.lrn(node, p),
             Kind::Reduce { fold, outer, n, inner } => {
                 let spec = Reduce { fold: *fold, outer: *outer, n: *n, inner: *inner };
-                self.plain(node, &|e, threads| spec.build(e, threads))
+                self.plain(node, &spec, Reduce::build)
             }
             Kind::Normalise { n, epsilon, per_row } => {
                 let elems: usize = node.out().map_or(0, |y| self.program.shape(y).iter().product());
                 let spec =
                     Normalise { rows: elems / (*n).max(1), n: *n, epsilon: *epsilon, per_row: *per_row };
-                self.plain(node, &|e, threads| spec.build(e, threads))
+                self.plain(node, &spec, Normalise::build)
             }
             Kind::Copy { offset, dims } => self.copy(node, *offset, dims),
             Kind::Recurrent(spec) => self.recurrent(node, spec),
@@ -337,12 +344,19 @@ impl<'a> Emit<'a> {
         self.drafts.push(Draft { info, action: DraftAction::Run { kernel, args } });
         Ok(())
     }
+    /// The kernel of a problem: layers that have the same one share its code.
+    fn kernel<S: Debug>(&mut self, spec: &S, build: Build<S>) -> Result<Kernel, Stop> {
+        // what a problem prints is all that it says
+        let key = (build as usize, format!("{spec:?}"));
+        if let Some(kernel) = self.kernels.get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = built(build(spec, self.code.emitter(), self.shared.options.threads))?;
+        self.kernels.insert(key, kernel.clone());
+        Ok(kernel)
+    }
     /// A step that reads and writes row-major tensors.
-    fn plain(
-        &mut self,
-        node: &Node,
-        build: &dyn Fn(&mut Emitter<JITModule>, usize) -> crate::error::Result<Kernel>,
-    ) -> Result<(), Stop> {
+    fn plain<S: Debug>(&mut self, node: &Node, spec: &S, build: Build<S>) -> Result<(), Stop> {
         let mut args = vec![];
         for v in node.inputs.iter().flatten() {
             args.push(self.need(*v, Form::Plain, &node.place)?);
@@ -350,7 +364,7 @@ impl<'a> Emit<'a> {
         for v in node.outputs.iter().flatten() {
             args.push(self.make_in(*v, Form::Plain)?);
         }
-        let kernel = built(build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(spec, build)?;
         self.run(&node.place, kernel, args)
     }
     fn interpret(&mut self, node: &Node, op: &fcc_ir::OpNode, captured_count: usize) -> Result<(), Stop> {

@@ -1,6 +1,6 @@
 //! Views, strided copies and concatenation.
 use super::forms::{activation, channels};
-use super::{Emit, Form, Loc, Stop, built, no_kernel};
+use super::{Emit, Form, Loc, Stop, no_kernel};
 use crate::kernels::channels::Channels;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::ew::{Binary, Dim, Elementwise, Expr, Ins, Unary};
@@ -60,7 +60,7 @@ impl Emit<'_> {
         let y = self.make(y)?;
         let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(no_kernel("no activation")) };
         let spec = Channels { x: xl, y: yl, sources };
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&spec, Channels::build)?;
         self.run(&node.place, kernel, vec![x, y])
     }
 
@@ -124,11 +124,11 @@ impl Emit<'_> {
                 bytes: vec![bytes[1]],
                 types: vec![],
             };
-            let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+            let kernel = self.kernel(&spec, Elementwise::build)?;
             self.run(&node.place, kernel, vec![to_loc])?;
         }
         let copy = Copy { width: 4, parts, src_bytes: vec![bytes[0]], dst_bytes: bytes[1] };
-        let kernel = built(copy.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&copy, Copy::build)?;
         self.run(&node.place, kernel, vec![x, to_loc])
     }
 
@@ -145,7 +145,7 @@ impl Emit<'_> {
             *to = from.clone();
         }
         let spec = Resize { x: xl, y: yl, taps: all };
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&spec, Resize::build)?;
         let table = self.packed(crate::aligned::AlignedF32::from_slice(&spec.table()));
         self.zero_halo(&y, &node.place)?;
         self.run(&node.place, kernel, vec![x, table, y])
@@ -183,7 +183,7 @@ impl Emit<'_> {
                 bytes: vec![bytes; operands],
                 types: vec![],
             };
-            let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+            let kernel = self.kernel(&spec, Elementwise::build)?;
             let mut args = vec![x; operands - 1];
             args.push(to);
             self.run(&node.place, kernel, args)?;
@@ -216,7 +216,7 @@ impl Emit<'_> {
             src_bytes: vec![self.bytes_of(x)?],
             dst_bytes: self.bytes_of(y)?,
         };
-        let kernel = built(copy.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&copy, Copy::build)?;
         self.run(&node.place, kernel, vec![from, to])
     }
 
@@ -244,7 +244,7 @@ impl Emit<'_> {
         }
         args.push(self.make_in(out, Form::Plain)?);
         let copy = Copy { width, parts, src_bytes, dst_bytes: self.bytes_of(out)? };
-        let kernel = built(copy.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(&copy, Copy::build)?;
         self.run(&node.place, kernel, args)
     }
 
@@ -268,7 +268,7 @@ impl Emit<'_> {
                 let offset = whole.offset + block * layout.block_bytes();
                 let to = Loc { offset, layout: Some(part), ..whole };
                 let copy = insert(&have, &part, channel % cb);
-                let kernel = built(copy.build(self.code.emitter(), self.shared.options.threads))?;
+                let kernel = self.kernel(&copy, Copy::build)?;
                 self.zero_halo(&to, &node.place)?;
                 self.run(&node.place, kernel, vec![from, to])?;
             }

@@ -1,6 +1,6 @@
 //! Recurrent layers.
 use super::weights::Weights;
-use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
+use super::{Emit, Form, Home, Loc, Stop, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::host::PackRecurrence;
 use crate::kernels::recurrent::Recurrence;
@@ -23,7 +23,7 @@ impl Emit<'_> {
         for v in node.outputs.iter().flatten() {
             args.push(self.make_in(*v, Form::Plain)?);
         }
-        let kernel = built(spec.build(self.code.emitter(), self.shared.options.threads))?;
+        let kernel = self.kernel(spec, Recurrence::build)?;
         self.run(&node.place, kernel, args)
     }
 
@@ -34,7 +34,7 @@ impl Emit<'_> {
             return self.packed_in_the_run(node, spec, r, elems, false);
         };
         let job = spec.clone();
-        Ok(self.packed_from(Weights::plain(weights), elems, move |w, out| job.pack(isa, w, out)))
+        Ok(self.packed_from(Weights::plain(weights), elems, move |w, out| job.pack(isa, w.values, out)))
     }
 
     fn recurrence_extra(&mut self, node: &Node, spec: &Recurrence, v: Vx) -> Result<Loc, Stop> {

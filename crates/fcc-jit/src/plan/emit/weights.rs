@@ -1,7 +1,10 @@
 //! Weights on their way into the order of a kernel.
 use super::{Emit, Loc};
-use fcc_ir::Tensor;
-use std::borrow::Cow;
+use crate::compiled::Release;
+use crate::error::{Error, Result};
+use crate::floats::Floats;
+use fcc_ir::{DType, Tensor};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Constant weights, and factors for each of their output channels.
@@ -12,9 +15,21 @@ pub(super) struct Weights {
     run: usize,
 }
 
-/// The elements of weights, which lowering has seen to be f32.
-pub(super) fn floats(t: &Tensor) -> crate::error::Result<Cow<'_, [f32]>> {
-    t.as_slice::<f32>().map_err(|e| crate::error::Error::Codegen(e.to_string()))
+/// Weights while they are packed.
+pub(super) struct Source<'a> {
+    /// Their elements.
+    pub values: Floats<'a>,
+    /// The bytes that `values` are, and who wants to know which of them are read.
+    held: Option<(&'a [u8], &'a Release)>,
+}
+
+impl Source<'_> {
+    /// Says that these elements are not read any more.
+    pub fn done(&self, elems: Range<usize>) {
+        if let Some((bytes, release)) = self.held {
+            release.call(&bytes[4 * elems.start..4 * elems.end]);
+        }
+    }
 }
 
 impl Weights {
@@ -28,19 +43,37 @@ impl Weights {
     }
 
     /// Whether all values, times this factor, are finite.
-    pub fn finite(&self, factor: f32) -> Result<bool, super::Stop> {
-        let values = self.values().map_err(fcc_ir::Error::from)?;
-        Ok(values.iter().all(|v| (v * factor).is_finite()))
+    pub fn finite(&self, factor: f32) -> std::result::Result<bool, super::Stop> {
+        let mut finite = false;
+        let look = |w: &Source<'_>| {
+            finite = w.values.iter().all(|v| (v * factor).is_finite());
+            Ok(())
+        };
+        self.pack(None, look).map_err(fcc_ir::Error::from)?;
+        Ok(finite)
     }
 
-    fn values(&self) -> crate::error::Result<Cow<'_, [f32]>> {
-        let plain = floats(&self.tensor)?;
-        let Some(scale) = self.scale.as_ref().filter(|s| !s.is_empty()) else { return Ok(plain) };
-        let mut values = Vec::with_capacity(plain.len());
-        for (run, factor) in plain.chunks(self.run).zip(scale.iter().cycle()) {
-            values.extend(run.iter().map(|v| (f64::from(*v) * factor) as f32));
+    /// Has the weights packed, then lets go of them.
+    fn pack(&self, release: Option<&Release>, job: impl FnOnce(&Source<'_>) -> Result<()>) -> Result<()> {
+        if self.tensor.dtype() != DType::F32 {
+            return Err(Error::Codegen(format!("weights of {}", self.tensor.dtype())));
         }
-        Ok(values.into())
+        let bytes = self.tensor.bytes();
+        let values = Floats::of_bytes(bytes);
+        match self.scale.as_ref().filter(|s| !s.is_empty()) {
+            None => job(&Source { values, held: release.map(|r| (&bytes[..], r)) })?,
+            Some(scale) => {
+                let mut scaled = Vec::with_capacity(values.len());
+                for (run, factor) in values.chunks(self.run).zip(scale.iter().cycle()) {
+                    scaled.extend(run.iter().map(|v| (f64::from(v) * factor) as f32));
+                }
+                job(&Source { values: (&scaled).into(), held: None })?;
+            }
+        }
+        if let Some(release) = release {
+            release.call(bytes);
+        }
+        Ok(())
     }
 }
 
@@ -51,15 +84,9 @@ impl Emit<'_> {
         &mut self,
         weights: Weights,
         elems: usize,
-        job: impl FnOnce(&[f32], &mut [f32]) -> crate::error::Result<()> + Send + 'static,
+        job: impl FnOnce(&Source<'_>, &mut [f32]) -> Result<()> + Send + 'static,
     ) -> Loc {
         let release = self.shared.options.release.clone();
-        self.packed_later(elems, move |out| {
-            job(&weights.values()?, out)?;
-            if let Some(release) = release {
-                release.call(weights.tensor.bytes());
-            }
-            Ok(())
-        })
+        self.packed_later(elems, move |out| weights.pack(release.as_ref(), |source| job(source, out)))
     }
 }
