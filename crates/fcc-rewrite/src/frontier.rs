@@ -36,11 +36,7 @@ impl<'m> Shared<'m> {
     ///
     /// A side that reads `a` and one that computes `a` from `x` do not meet: `a` was rounded, and the comparison puts
     /// other numbers in place of zeros. Such values are opened, the latest first, until both sides read the same.
-    ///
-    /// That both read the same does not say that they read it for the same: a rule may have merged `b` into `a`, and
-    /// one side computes from `x` what the other reads as `a`, while a third value made both read `x`. `all` opens
-    /// every candidate at once, so that none is left that could stand for another.
-    pub(crate) fn opened(&self, name: &str, all: bool) -> BTreeSet<String> {
+    pub(crate) fn opened(&self, name: &str) -> BTreeSet<String> {
         let mut opened = BTreeSet::new();
         loop {
             let was = self.reads(self.original, name, &opened, true);
@@ -52,13 +48,30 @@ impl<'m> Shared<'m> {
             let behind = self.behind(&one_sided);
             let both_sided = was.intersection(&is).filter(|name| self.made_in(name, &behind));
             let candidates = one_sided.iter().chain(both_sided);
-            let mut placed: Vec<(usize, &String)> =
-                candidates.filter_map(|name| Some((self.place(name)?, name))).collect();
-            placed.sort();
+            let latest = candidates.filter_map(|name| Some((self.place(name)?, name))).max();
             // inputs that only one side reads stay as they are: it does not matter what they hold
-            let Some(latest) = placed.len().checked_sub(1) else { return opened };
-            let first = if all { 0 } else { latest };
-            opened.extend(placed.drain(first..).map(|(_, name)| name.clone()));
+            let Some((_, latest)) = latest else { return opened };
+            opened.insert(latest.clone());
+        }
+    }
+
+    /// The shared values that must be computed too, so that no side reads a value beside what it is made of.
+    ///
+    /// That both sides read the same does not say that they read it for the same: a rule may have merged `b` into
+    /// `a`, so that one side computes from `x` what the other reads as `a`, and both read `x` for some third value.
+    pub(crate) fn opened_wide(&self, name: &str) -> BTreeSet<String> {
+        let mut opened = BTreeSet::new();
+        loop {
+            let mut read = self.reads(self.original, name, &opened, true);
+            read.extend(self.reads(self.rewritten, name, &opened, true));
+            let behind = self.behind(&read);
+            let before = opened.len();
+            opened.extend(
+                read.into_iter().filter(|name| self.made_in(name, &behind) && self.place(name).is_some()),
+            );
+            if opened.len() == before {
+                return opened;
+            }
         }
     }
 

@@ -70,7 +70,7 @@ impl<'m> Stretches<'m> {
                 let Some(was) = a.value(&name).filter(|_| !same_producer(original, rewritten, is)) else {
                     continue;
                 };
-                let mut opened: Vec<_> = [false, true].map(|all| shared.opened(&name, all)).into();
+                let mut opened = vec![shared.opened(&name), shared.opened_wide(&name)];
                 opened.dedup();
                 targets.push(Target { opened, name, was, is });
             }
