@@ -5,6 +5,7 @@ use cranelift_codegen::settings::Configurable;
 use cranelift_module::default_libcall_names;
 use cranelift_object::{ObjectBuilder, ObjectModule};
 pub mod net;
+pub mod sums;
 
 use fcc_jit::asm::Isa;
 use fcc_jit::kernels::layout::BlockedLayout;

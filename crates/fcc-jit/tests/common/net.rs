@@ -106,13 +106,15 @@ impl Net {
 /// As [`Net::check`], of a model.
 pub fn check(model: &Model, inputs: &Values, within: Within) {
     let want = interp::run(model, inputs).unwrap();
-    for isa in [Isa::Avx2, Isa::Avx512].into_iter().filter(|i| *i <= Isa::detect()) {
+    for isa in super::levels() {
         for threads in [1, 2] {
             let mut options = Options::with_threads(threads);
             options.isa = isa;
             let compiled = compile(model, &options).unwrap();
             let plan = compiled.plan_for(inputs).unwrap();
-            assert!(plan.interpreted_steps().is_empty(), "{isa}: {:?}\n{plan}", plan.interpreted_steps());
+            // a few kernels have no form of vectors of four: the plan says so, and the interpreter's steps are its own
+            let whole = isa == Isa::Baseline || plan.interpreted_steps().is_empty();
+            assert!(whole, "{isa}: {:?}\n{plan}", plan.interpreted_steps());
             // a second run must not see what the first one left in the arena
             for _ in 0..2 {
                 let got = compiled.run(inputs).unwrap();
