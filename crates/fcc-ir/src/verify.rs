@@ -140,6 +140,9 @@ pub fn verify_graph(graph: &Graph, captures: usize) -> Result<()> {
                         Error::mismatch(format!("attribute `{}`", a.name), "given twice", "once").at(place())
                     );
                 }
+                if op.op_type.is_empty() {
+                    return Err(Error::mismatch("op_type", "none", "the name of an operator").at(place()));
+                }
                 if let Some(schema) = op.op.schema() {
                     check_arity("inputs", op.n_inputs as usize, schema.inputs).map_err(|e| e.at(place()))?;
                     check_arity("outputs", graph.node(id).outputs().len(), schema.outputs)

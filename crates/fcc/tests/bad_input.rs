@@ -146,6 +146,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             bytes(model(vec![node("Relu", &["x"], &["y"]), node("Abs", &["x"], &["y"])], vec![])),
             "`y`",
         ),
+        ("operator without a name", bytes(model(vec![node("", &["x"], &["y"])], vec![])), "op_type"),
         ("output of no node", bytes(model(vec![node("Relu", &["x"], &["z"])], vec![])), "`y`"),
         ("negative extent", bytes(with_graph(relu(), |g| g.input[0] = value("x", &[1, -4]))), "-4"),
         (
