@@ -116,3 +116,25 @@ fn worst(
     }
     worst
 }
+
+/// Where the function is 1 in f32, it is 1: a result in the last place beside it would move the zero point of what is
+/// quantised to the range of the results.
+#[test]
+fn functions_that_saturate_reach_their_limits() {
+    let x: Vec<f32> = (0..4000).map(|i| 9.1 + i as f32 * 0.01).flat_map(|v| [v, -v]).collect();
+    for (op, low) in [("Tanh", -1.0), ("Erf", -1.0)] {
+        let mut net = common::net::Net::new();
+        let given = net.given(Tensor::new(vec![x.len()], x.clone()).unwrap());
+        let y = net.node(op, &[given], Attrs::new());
+        let (model, inputs) = net.model(&[y]);
+        for isa in levels() {
+            let mut options = Options::with_threads(1);
+            options.isa = isa;
+            let made = compile(&model, &options).unwrap().run(&inputs).unwrap();
+            let Some(Value::Tensor(y)) = made.values().next() else { panic!("no output") };
+            for (x, y) in x.iter().zip(y.as_slice::<f32>().unwrap().iter()) {
+                assert_eq!(*y, if *x > 0.0 { 1.0 } else { low }, "{isa} {op}({x})");
+            }
+        }
+    }
+}
