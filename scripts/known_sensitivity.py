@@ -5,7 +5,7 @@
 A dynamically quantised network turns the last bit of a float into a whole quantum now and then. The float inputs and
 float weights of each model of the manifest are moved by one unit in the last place, each element up, down or not at
 all, and ONNX Runtime runs again. fcc's difference from the unmoved results is explained where it is no larger than the
-largest of these, in the largest element and in the root mean square of the differences. A model that is explained by
+largest of these by a tenth, in the largest element and in the root mean square of the differences. A model that is explained by
 its sensitivity alone could still hide an error of that size: the operators that it is made of are held by their own
 tests (tests/int8.rs, tests/recurrent.rs, the ONNX backend cases).
 """
@@ -26,6 +26,8 @@ from manifest import ENGINES, Manifest
 from onnx import numpy_helper
 
 TRIALS = 12
+# The same quantum flips, and what is left differs in the last place.
+MARGIN = 1.1
 
 
 def moved(array: np.ndarray, draw: np.random.Generator) -> np.ndarray:
@@ -94,7 +96,7 @@ def main() -> None:
                     own = allowed[key]
                     line = f"{name}, {engine}, {key}: largest {found[0]:.3g} of {own[0]:.3g}, rms {found[1]:.3g} of {own[1]:.3g}"
                     print(line, flush=True)
-                    if found[0] > own[0] or found[1] > own[1]:
+                    if found[0] > MARGIN * own[0] or found[1] > MARGIN * own[1]:
                         problems.append(line)
     if problems or not checked:
         sys.exit("\n".join(["differences that ONNX Runtime's own sensitivity does not explain:", *problems]))
