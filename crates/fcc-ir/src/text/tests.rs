@@ -329,3 +329,11 @@ fn damaged_texts_do_not_panic() {
         }
     }
 }
+
+#[test]
+fn any_number_but_0_is_true() {
+    let m = parse("<ir_version: 8, opset_import: [\"\" : 17]> g (float x) => (float y) <bool[3] b = {0, 13, 1}> { y = Relu (x) }").unwrap();
+    let b = m.graph.value("b").and_then(|v| m.graph.constant(v)).unwrap();
+    assert_eq!(b.as_bools().unwrap(), [false, true, true]);
+    assert_eq!(&b.bytes()[..], [0, 1, 1]);
+}
