@@ -23,7 +23,7 @@ const ERF_END: f32 = 3.92;
 /// 9.2, so that what is cut at 1 is 1 whatever the rounding; relative error 2.1e-8 otherwise.
 const TANH_P: [f32; 5] = [1.0, 0.133_872_26, 0.003_502_923_8, 2.073_006_7e-5, 1.352_703e-8];
 /// Its denominator.
-const TANH_Q: [f32; 5] = [1.0, 0.467_205_46, 0.025_904_948, 0.000_329_762_2, 7.845_828_2e-7];
+const TANH_Q: [f32; 5] = [1.0, 0.467_205_46, 0.025_904_948, 0.000_329_762_2, 7.845_828e-7];
 /// tanh stays at its value here beyond: 1.
 const TANH_END: f32 = 9.2;
 /// exp(r) for |r| up to ln(2)/2: 1 + r + r² times this in powers of r; relative error 3e-9 (own fit).
