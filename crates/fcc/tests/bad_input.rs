@@ -326,7 +326,7 @@ fn outputs_out_of_all_proportion_are_refused_at_once() {
         );
         std::fs::write(&file, text).unwrap();
         for engine in ["interpreter", "jit"] {
-            let answer = fcc(&["run", file.to_str().unwrap(), "--random", "1", "--engine", engine]);
+            let answer = fcc(["run", file.to_str().unwrap(), "--random", "1", "--engine", engine]);
             let said = answer.stderr.contains("elements, more than 2147483648");
             assert!(answer.code == 2 && said, "{body}, {engine}: {} {}", answer.code, answer.stderr);
         }
