@@ -1,7 +1,8 @@
 //! The interpreter: runs a graph node by node through each operator's reference evaluation. It is the oracle.
 use crate::attr::{AttrValue, Attrs};
 use crate::graph::{GraphInput, NodeKind};
-use crate::op::EvalCtx;
+use crate::op::{EvalCtx, Fact, InferCtx, Operator};
+use crate::ops::movement::new_elems;
 use crate::{At, Error, Function, Graph, Model, NodeId, OpNode, Result, Value, ValueId, ValueType};
 use std::collections::{BTreeMap, HashMap};
 
@@ -149,11 +150,33 @@ pub fn eval_op(
         let wanted = format!("{} to {}", schema.inputs.0, schema.inputs.1);
         return Err(Error::mismatch("number of inputs", inputs.len(), wanted));
     }
+    of_a_size(operator, op, inputs, wanted.len())?;
     let subgraph = |g: &Graph, inputs: Vec<Value>| {
         eval_graph(g, functions, inputs.into_iter().map(Some).collect(), captures, &mut |_, _, _| {})
     };
     operator.eval(&EvalCtx { node: op, inputs, wanted, subgraph: &subgraph })
 }
+
+/// Errs where an output is far larger than anything that can be computed: a few bytes of a file can ask for that.
+fn of_a_size(operator: &dyn Operator, op: &OpNode, inputs: &[Option<Value>], n_outputs: usize) -> Result<()> {
+    // the nodes of a subgraph are seen one by one
+    if op.attrs.graphs().next().is_some() {
+        return Ok(());
+    }
+    let fact = |value: &Value| match value {
+        Value::Tensor(t) if t.len() <= SMALL_ELEMS => Fact::constant(t.clone()),
+        other => Fact::from(other.value_type()),
+    };
+    let facts: Vec<Option<Fact>> = inputs.iter().map(|v| v.as_ref().map(fact)).collect();
+    let none = |_: &Graph, _: &[Fact]| Ok(vec![]);
+    // what inference has against the node, evaluation says with the values at hand
+    let made = operator.infer(&InferCtx { node: op, inputs: &facts, n_outputs, subgraph: &none });
+    let shapes = made.into_iter().flatten().filter_map(|f| f.ty.as_tensor()?.known_shape());
+    shapes.into_iter().try_for_each(|shape| new_elems(&shape).map(drop)).at(|| "output")
+}
+
+/// Inputs up to this size may be shapes, pads and the like, on whose values the size of an output depends.
+const SMALL_ELEMS: usize = 64;
 
 fn domain_prefix(domain: &str) -> String {
     if domain.is_empty() { String::new() } else { format!("{domain}.") }

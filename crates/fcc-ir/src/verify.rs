@@ -140,19 +140,20 @@ pub fn verify_graph(graph: &Graph, captures: usize) -> Result<()> {
                         Error::mismatch(format!("attribute `{}`", a.name), "given twice", "once").at(place())
                     );
                 }
+                if op.op_type.is_empty() {
+                    return Err(Error::mismatch("op_type", "none", "the name of an operator").at(place()));
+                }
                 if let Some(schema) = op.op.schema() {
                     check_arity("inputs", op.n_inputs as usize, schema.inputs).map_err(|e| e.at(place()))?;
                     check_arity("outputs", graph.node(id).outputs().len(), schema.outputs)
                         .map_err(|e| e.at(place()))?;
-                    if op.version < 1 {
-                        let domain = if op.domain.is_empty() { "ai.onnx" } else { &op.domain };
-                        return Err(Error::mismatch(
-                            format!("opset of domain {domain}"),
-                            "none",
-                            "a version",
-                        )
-                        .at(place()));
-                    }
+                }
+                // one of ONNX's own that fcc does not know has a version too
+                let onnx = matches!(op.domain.as_str(), "" | "ai.onnx");
+                if op.version < 1 && (onnx || op.op.schema().is_some()) {
+                    let domain = if onnx { "ai.onnx" } else { &op.domain };
+                    let what = format!("opset of domain {domain}");
+                    return Err(Error::mismatch(what, "none", "a version").at(place()));
                 }
                 let given = graph.captures_of(id);
                 let contiguous =
@@ -238,5 +239,16 @@ mod tests {
             let error = verify(&chain(n, "Relu")).unwrap_err().to_string();
             assert!(error.contains("more nodes with those of the functions that it calls"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_operator_of_onnx_has_an_opset_though_it_is_not_known() {
+        let model = |opset: &str| {
+            crate::text::parse(&format!("<ir_version: 8{opset}> g (float[1] x) => (y) {{ y = Unheard(x) }}"))
+                .unwrap()
+        };
+        let error = verify(&model("")).unwrap_err().to_string();
+        assert!(error.contains("opset of domain ai.onnx"), "{error}");
+        verify(&model(", opset_import: [\"\" : 17]")).unwrap();
     }
 }

@@ -45,22 +45,25 @@ impl AlignedF32 {
 
     /// `len` zeros. Panics only as `Vec` does: when `len * 4` overflows `isize`.
     pub fn zeros(len: usize) -> AlignedF32 {
-        if len == 0 {
-            return AlignedF32 { ptr: NonNull::dangling(), len, pages: None };
-        }
         let Some(layout) = Self::layout(len) else { panic!("capacity overflow: {len} f32s") };
+        Self::try_zeros(len).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
+    /// `len` zeros, or nothing where the system has not that much memory.
+    pub fn try_zeros(len: usize) -> Option<AlignedF32> {
+        if len == 0 {
+            return Some(AlignedF32 { ptr: NonNull::dangling(), len, pages: None });
+        }
+        let layout = Self::layout(len)?;
         if layout.size() >= OWN_PAGES_BYTES
             && let Some(mut pages) = own_pages(layout.size())
             && let Some(ptr) = NonNull::new(pages.as_mut_ptr().cast::<f32>())
         {
-            return AlignedF32 { ptr, len, pages: Some(pages) };
+            return Some(AlignedF32 { ptr, len, pages: Some(pages) });
         }
         // SAFETY: the layout has a nonzero size.
         let ptr = unsafe { alloc_zeroed(layout) }.cast::<f32>();
-        match NonNull::new(ptr) {
-            Some(ptr) => AlignedF32 { ptr, len, pages: None },
-            None => handle_alloc_error(layout),
-        }
+        Some(AlignedF32 { ptr: NonNull::new(ptr)?, len, pages: None })
     }
 
     /// The first element, for reading and writing by who has the buffer to himself.

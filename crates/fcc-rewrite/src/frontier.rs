@@ -55,6 +55,26 @@ impl<'m> Shared<'m> {
         }
     }
 
+    /// The shared values that must be computed too, so that no side reads a value beside what it is made of.
+    ///
+    /// That both sides read the same does not say that they read it for the same: a rule may have merged `b` into
+    /// `a`, so that one side computes from `x` what the other reads as `a`, and both read `x` for some third value.
+    pub(crate) fn opened_wide(&self, name: &str) -> BTreeSet<String> {
+        let mut opened = BTreeSet::new();
+        loop {
+            let mut read = self.reads(self.original, name, &opened, true);
+            read.extend(self.reads(self.rewritten, name, &opened, true));
+            let behind = self.behind(&read);
+            let before = opened.len();
+            opened.extend(
+                read.into_iter().filter(|name| self.made_in(name, &behind) && self.place(name).is_some()),
+            );
+            if opened.len() == before {
+                return opened;
+            }
+        }
+    }
+
     /// Names of what a stretch that ends in the value `name` reads. `values`: leave out of what only extents are read.
     pub(crate) fn reads(
         &self,

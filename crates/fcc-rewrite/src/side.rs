@@ -22,6 +22,15 @@ pub(crate) struct Known {
     constant: bool,
 }
 
+/// In which type nodes are computed whose inputs are all constant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Constants {
+    /// In their own: what a rule has folded on one side is then equal in every bit to what the other side computes.
+    AsFolded,
+    /// In `f64`, as all others: two ways to compute the same constant then meet.
+    Wide,
+}
+
 /// One model during the comparison of one value.
 pub(crate) struct Side<'s> {
     model: &'s Model,
@@ -32,6 +41,7 @@ pub(crate) struct Side<'s> {
     run: &'s Values,
     /// See [`inert`].
     inert: &'s HashSet<NodeId>,
+    constants: Constants,
     done: HashMap<NodeId, Vec<Known>>,
     /// Terms of all sums so far.
     pub terms: u64,
@@ -45,8 +55,9 @@ impl<'s> Side<'s> {
         given: &'s Values,
         run: &'s Values,
         inert: &'s HashSet<NodeId>,
+        constants: Constants,
     ) -> Self {
-        Side { model, shared, opened, given, run, inert, done: HashMap::new(), terms: 1 }
+        Side { model, shared, opened, given, run, inert, constants, done: HashMap::new(), terms: 1 }
     }
 
     /// Whether a value is read from the run of the original.
@@ -151,8 +162,7 @@ impl<'s> Side<'s> {
         let constant =
             !inputs.is_empty() && inputs.iter().flatten().all(|k| k.constant) && captures.is_empty();
         let inherited = inputs.iter().flatten().chain(&captures).map(|k| k.native).fold(0.0, f64::max);
-        // what is constant is computed as it is folded: in its own type
-        let (values, native) = if constant {
+        let (values, native) = if constant && self.constants == Constants::AsFolded {
             (plain(false)?, inherited)
         } else {
             // the constants of a subgraph keep their type, so that it runs in that

@@ -1,7 +1,7 @@
 //! Stretches of changed nodes between the values that two models share by name, computed on both sides in `f64`.
 use crate::frontier::Shared;
 use crate::same::same_producer;
-use crate::side::{Side, inert};
+use crate::side::{Constants, Side, inert};
 use crate::sizes::widened;
 use crate::verify::{as_f64s, index_of};
 use fcc_ir::interp::Values;
@@ -26,8 +26,8 @@ struct Target {
     was: ValueId,
     /// In the rewritten model.
     is: ValueId,
-    /// Shared values that are computed with it rather than read.
-    opened: BTreeSet<String>,
+    /// Shared values that are computed with it rather than read: as few as may do, then all that may be needed.
+    opened: Vec<BTreeSet<String>>,
 }
 
 /// One value compared.
@@ -37,8 +37,14 @@ pub(crate) struct Compared {
     pub elements: usize,
     /// The largest error in parts of its bound.
     pub worst: f64,
+    /// The largest bound in parts of the largest element.
+    pub coarseness: f64,
     pub differs: Option<ElementDiffers>,
 }
+
+/// A second look at a difference counts only where its bounds are finer than this: behind many layers a bound of
+/// absolute products explains anything.
+const FINE: f64 = 1e-9;
 
 pub(crate) struct ElementDiffers {
     pub index: Vec<usize>,
@@ -64,7 +70,9 @@ impl<'m> Stretches<'m> {
                 let Some(was) = a.value(&name).filter(|_| !same_producer(original, rewritten, is)) else {
                     continue;
                 };
-                targets.push(Target { opened: shared.opened(&name), name, was, is });
+                let mut opened = vec![shared.opened(&name), shared.opened_wide(&name)];
+                opened.dedup();
+                targets.push(Target { opened, name, was, is });
             }
         }
         let inert = [inert(original)?, inert(rewritten)?];
@@ -75,7 +83,10 @@ impl<'m> Stretches<'m> {
     pub(crate) fn observed_model(&self) -> Model {
         let mut names: BTreeSet<String> = BTreeSet::new();
         for Target { name, opened, .. } in &self.targets {
-            for graph in [&self.original.graph, &self.rewritten.graph] {
+            for (graph, opened) in [&self.original.graph, &self.rewritten.graph]
+                .into_iter()
+                .flat_map(|graph| opened.iter().map(move |opened| (graph, opened)))
+            {
                 names.extend(self.shared.reads(graph, name, opened, false));
             }
         }
@@ -101,18 +112,42 @@ impl<'m> Stretches<'m> {
         self.targets.iter().map(move |target| self.compare_value(target, given, run))
     }
 
+    /// Equal with constants as they are folded, or with all of them computed in `f64`; with few values opened or with
+    /// more: each says that both sides are the same function.
     fn compare_value(&self, target: &Target, given: &Values, run: &Values) -> Result<Compared> {
+        let mut first = None;
+        for opened in &target.opened {
+            for constants in [Constants::AsFolded, Constants::Wide] {
+                let found = self.compare_with(target, opened, given, run, constants)?;
+                if found.differs.is_none() && (first.is_none() || found.coarseness <= FINE) {
+                    return Ok(found);
+                }
+                first = first.or(Some(found));
+            }
+        }
+        first.ok_or_else(|| Error::invalid(format!("`{}` was not compared", target.name)))
+    }
+
+    fn compare_with(
+        &self,
+        target: &Target,
+        opened: &BTreeSet<String>,
+        given: &Values,
+        run: &Values,
+        constants: Constants,
+    ) -> Result<Compared> {
         let name = target.name.clone();
         let place = self.rewritten.graph.place(target.is.node);
         let side = |model: &'m Model, which: usize| {
-            Side::new(model, &self.shared, &target.opened, given, run, &self.inert[which])
+            Side::new(model, &self.shared, opened, given, run, &self.inert[which], constants)
         };
         let (mut was, mut is) = (side(self.original, 0), side(self.rewritten, 1));
         let a = was.node(target.was).at(|| "the original")?;
         let b = is.node(target.is).at(|| "the rewritten model")?;
         let terms = was.terms.saturating_add(is.terms) as f64;
         let native = a.native.max(b.native);
-        let mut compared = Compared { value: name, place, elements: 0, worst: 0.0, differs: None };
+        let mut compared =
+            Compared { value: name, place, elements: 0, worst: 0.0, coarseness: 0.0, differs: None };
         let (Value::Tensor(x), Value::Tensor(y)) = (&a.value, &b.value) else {
             if a.value != b.value {
                 compared.differs = Some(ElementDiffers {
@@ -142,12 +177,14 @@ impl<'m> Stretches<'m> {
         let shape = b.value.as_tensor()?.shape().to_vec();
         let unit = native.max(f64::EPSILON);
         let (of_a, of_b) = (a.size(), b.size());
+        let largest = x.iter().filter(|v| v.is_finite()).fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
         for (i, (x, y)) in x.iter().zip(&y).enumerate() {
             if x == y || (x.is_nan() && y.is_nan()) {
                 continue;
             }
             let size = of_a.get(i).copied().unwrap_or(0.0).max(of_b.get(i).copied().unwrap_or(0.0));
             let (error, bound) = ((x - y).abs(), 2.0 * unit * terms * size);
+            compared.coarseness = compared.coarseness.max(bound / largest);
             let explained = error <= bound;
             if !explained {
                 compared.worst = f64::INFINITY;

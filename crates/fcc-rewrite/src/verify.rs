@@ -207,7 +207,7 @@ fn compare_run(
         integer_flips: 0,
     };
     for compared in stretches.compare(given, made) {
-        let Compared { value, place, elements, worst, differs } = compared?;
+        let Compared { value, place, elements, worst, differs, .. } = compared?;
         trial.values += 1;
         trial.elements += elements;
         trial.worst = trial.worst.max(worst);

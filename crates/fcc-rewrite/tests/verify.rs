@@ -225,6 +225,44 @@ fn a_value_that_both_sides_read_beside_what_it_is_made_of_is_no_difference() {
 }
 
 #[test]
+fn a_duplicate_beside_a_third_value_of_the_same_input_is_no_difference() {
+    let header = |w: &str| {
+        format!(
+            "main (float[N,3] x) => (float[N,2] y) \
+             <float[3,2] w = {{1.5,-0.3,0.7,{w},-1.1,0.9}}, float[3,2] v = {{0.1,0.2,0.3,-0.4,0.5,0.6}}>"
+        )
+    };
+    let left = "p = MatMul(x, w) q = MatMul(x, w) t = MatMul(x, v) y = Sum(p, q, t)";
+    // both sides read `p` and `x`: the original to compute `q`, the other for the third value alone, which has
+    // another name, or once it is computed
+    for right in ["k = MatMul(x, v) y = Sum(p, p, k)", "k = MatMul(x, v) t = Identity(k) y = Sum(p, p, t)"] {
+        let right = format!("p = MatMul(x, w) {right}");
+        let (original, rewritten) = pair(&header("2.1"), left, &right);
+        let found = verify(&original, &rewritten);
+        assert!(found.is_same(), "{found}");
+        let (_, wrong) = pair(&header("2.1"), left, &right.replace("(x, v)", "(x, w)"));
+        assert!(verify(&original, &wrong).difference.is_some());
+    }
+}
+
+#[test]
+fn a_constant_computed_another_way_is_no_difference() {
+    let header = |a: &str| {
+        format!(
+            "main (float[N,2] x) => (float[N,2] y) \
+             <float[2] a = {{{a}, 1.1}}, float[2] b = {{-0.7, 3.3}}, float[2] c = {{0.30000001, 1e-3}}>"
+        )
+    };
+    let left = "s = Add(a, b) t = Add(s, c) y = Add(x, t)";
+    let right = "u = Add(b, c) t = Add(a, u) y = Add(x, t)";
+    let (original, rewritten) = pair(&header("0.1"), left, right);
+    let found = verify(&original, &rewritten);
+    assert!(found.is_same(), "{found}");
+    let (_, wrong) = pair(&header("0.1000003"), left, right);
+    assert_eq!(verify(&original, &wrong).difference.unwrap().value, "t");
+}
+
+#[test]
 fn a_value_keeps_its_sign_where_zeros_are_filled() {
     let header = "main (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1.5,-0.3,0.7,2.1,-1.1,0.9}>";
     let (original, rewritten) =

@@ -146,6 +146,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             bytes(model(vec![node("Relu", &["x"], &["y"]), node("Abs", &["x"], &["y"])], vec![])),
             "`y`",
         ),
+        ("operator without a name", bytes(model(vec![node("", &["x"], &["y"])], vec![])), "op_type"),
         ("output of no node", bytes(model(vec![node("Relu", &["x"], &["z"])], vec![])), "`y`"),
         ("negative extent", bytes(with_graph(relu(), |g| g.input[0] = value("x", &[1, -4]))), "-4"),
         (
@@ -328,4 +329,26 @@ fn amx_where_there_is_none_is_an_error() {
     }
     let error = answer.refusal();
     assert!(error.contains("--isa") && error.contains("AMX"), "{error}");
+}
+
+#[test]
+fn outputs_out_of_all_proportion_are_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("huge.onnxtxt");
+    for (x, y, body) in [
+        ("1,1,5,5", "1,1,a,b", "y = Conv <pads = [1, 1, 1, 2147483647], strides = [2, 2]> (x, w)"),
+        ("65536,1", "65536,65536", "t = Transpose(x) y = MatMul(x, t)"),
+        ("65536,1", "65536,65536", "t = Transpose(x) y = Add(x, t)"),
+    ] {
+        let text = format!(
+            r#"<ir_version: 8, opset_import: ["" : 17]> g (float[{x}] x) => (float[{y}] y)
+            <float[1,1,3,3] w = {{1, 2, -2, 1, -2, 0, 0, 3, -4}}> {{ {body} }}"#
+        );
+        std::fs::write(&file, text).unwrap();
+        for engine in ["interpreter", "jit"] {
+            let answer = fcc(["run", file.to_str().unwrap(), "--random", "1", "--engine", engine]);
+            let said = answer.stderr.contains("elements, more than 2147483648");
+            assert!(answer.code == 2 && said, "{body}, {engine}: {} {}", answer.code, answer.stderr);
+        }
+    }
 }

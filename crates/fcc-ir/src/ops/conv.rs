@@ -315,8 +315,12 @@ fn tap_rows(p: &ConvProblem, tap: &[usize]) -> TapRows {
         Some((number * p.axes[last].out, offset * p.spatial[last]))
     };
     let rows = indices(&outer).iter().enumerate().filter_map(row).collect();
-    let mut inside = (0..p.axes[last].out).filter(|o| at(last, *o).is_some());
-    let (begin, end) = inside.next().map_or((0, 0), |b| (b, inside.next_back().unwrap_or(b) + 1));
+    // the places at or behind `from`, in input positions that count the padding
+    let places = |from: usize| {
+        let ahead = from.saturating_sub(tap[last] * p.window.dilations[last]);
+        ahead.div_ceil(p.window.strides[last]).min(p.axes[last].out)
+    };
+    let (begin, end) = (places(p.axes[last].pad_begin), places(p.axes[last].pad_begin + p.spatial[last]));
     TapRows { rows, places: begin..end, first: at(last, begin).unwrap_or(0) }
 }
 

@@ -94,14 +94,21 @@ impl<'a> Elems<'a> {
     }
 }
 
-/// Tensors above this many elements are not made: a shape out of a broken file would exhaust the memory.
-const MAX_ELEMS: usize = 1 << 32;
+/// Tensors above this many elements are not made: a shape out of a broken file would exhaust the memory, and the
+/// patience of who waits for it.
+pub const MAX_ELEMS: usize = 1 << 31;
 
-/// The number of elements of a tensor to be made. Errors where it is out of all proportion.
+/// From this many elements on, memory is asked for before something that aborts without it is begun.
+const LARGE_ELEMS: usize = 1 << 24;
+
+/// The number of elements of a tensor to be made. Errors where it is out of all proportion, or does not fit memory.
 pub fn new_elems(shape: &[usize]) -> Result<usize> {
     let n = elem_count(shape)?;
     if n > MAX_ELEMS {
         return Err(Error::unsupported(format!("a tensor {shape:?} of {n} elements, more than {MAX_ELEMS}")));
+    }
+    if n >= LARGE_ELEMS && Vec::<f32>::new().try_reserve_exact(n).is_err() {
+        return Err(Error::unsupported(format!("a tensor {shape:?} of {n} elements, more than fit memory")));
     }
     Ok(n)
 }

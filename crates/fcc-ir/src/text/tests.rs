@@ -106,7 +106,9 @@ fn every_element_type() {
     for d in crate::DType::ALL.iter().filter(|d| d.bits() > 0) {
         let elems = if d.bits() == 6 { 4 } else { 5 };
         let len = d.byte_len(elems).unwrap();
-        let bytes: Vec<u8> = (0..len).map(|i| (i * 37 % 256) as u8).collect();
+        // a truth value is 0 or 1
+        let most = if *d == crate::DType::Bool { 2 } else { 256 };
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 37 % most) as u8).collect();
         inits.push((d.name(), Tensor::from_bytes(*d, [elems], bytes.into()).unwrap()));
     }
     inits.push(("strings", Tensor::from_strings([2], [&b"a\"b"[..], &b"\xff"[..]]).unwrap()));
@@ -328,4 +330,12 @@ fn damaged_texts_do_not_panic() {
             }
         }
     }
+}
+
+#[test]
+fn any_number_but_0_is_true() {
+    let m = parse("<ir_version: 8, opset_import: [\"\" : 17]> g (float x) => (float y) <bool[3] b = {0, 13, 1}> { y = Relu (x) }").unwrap();
+    let b = m.graph.value("b").and_then(|v| m.graph.constant(v)).unwrap();
+    assert_eq!(b.as_bools().unwrap(), [false, true, true]);
+    assert_eq!(&b.bytes()[..], [0, 1, 1]);
 }

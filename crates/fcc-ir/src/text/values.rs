@@ -166,7 +166,9 @@ fn elements(c: &mut Cursor<'_>, dtype: DType, shape: Vec<usize>) -> Result<Resul
         U32 => Tensor::new(shape, ints!(u32)),
         U64 => Tensor::new(shape, ints!(u64)),
         U16 | F16 | BF16 => bytes!(ints!(u16)),
-        U8 | Bool | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 => bytes!(ints!(u8)),
+        // any number but 0 is true, as in files
+        Bool => bytes!(ints!(u8).into_iter().map(|v| u8::from(v != 0)).collect::<Vec<u8>>()),
+        U8 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 => bytes!(ints!(u8)),
         U4 | I4 | F4E2M1 | U2 | I2 => {
             let values = ints!(i16);
             sub_byte(dtype, shape, &values)

@@ -20,6 +20,9 @@ pub(super) fn conv(cx: &mut Cx<'_>) -> Lowered {
     }
     let begins: Vec<usize> = p.axes.iter().map(|a| a.pad_begin).collect();
     let ends: Vec<usize> = p.axes.iter().map(|a| a.pad_end).collect();
+    if begins.iter().chain(&ends).any(|p| *p > 0) {
+        finite_weights(cx)?;
+    }
     let node = ConvNode {
         kernel: three(&p.window.kernel_shape, 1)?,
         strides: three(&p.window.strides, 1)?,
@@ -38,6 +41,16 @@ pub(super) fn conv(cx: &mut Cx<'_>) -> Lowered {
     Ok(())
 }
 
+/// Kernels multiply the weights with the zeros around the input, which the operator leaves out: where a weight is NaN
+/// or infinite, the product is NaN instead of nothing.
+fn finite_weights(cx: &Cx<'_>) -> Result<(), Declined> {
+    let weights = cx.fixed(1)?.as_slice::<f32>()?;
+    match weights.iter().find(|w| !w.is_finite()) {
+        None => Ok(()),
+        Some(w) => Err(Declined::new("a weight beside padding", w, "a finite number")),
+    }
+}
+
 /// `ConvTranspose`, with constant weights.
 pub(super) fn conv_transpose(cx: &mut Cx<'_>) -> Lowered {
     let (x, w, y) = (cx.f32(0)?, cx.f32(1)?, cx.only_out()?);
@@ -47,6 +60,7 @@ pub(super) fn conv_transpose(cx: &mut Cx<'_>) -> Lowered {
         cx.fixed(2)?;
     }
     let b = if bias { Some(cx.f32(2)?) } else { None };
+    finite_weights(cx)?;
     let p = ConvTransposeProblem::new(cx.op, &x, &w, b.as_deref())?;
     let begins: Option<Vec<usize>> = p.pad_begin.iter().map(|v| usize::try_from(*v).ok()).collect();
     let begins = begins

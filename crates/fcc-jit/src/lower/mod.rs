@@ -18,6 +18,7 @@ use crate::asm::Isa;
 use crate::declined::Declined;
 use crate::kernels::ew::Expr;
 use crate::plan::ir::{Kind, Node, Program, Vx};
+use fcc_ir::ops::movement::new_elems;
 use fcc_ir::ops::recurrent::Cell;
 use fcc_ir::{DType, NodeId, OpNode, Tensor};
 
@@ -41,10 +42,15 @@ pub(crate) fn lower(cx: &mut Cx<'_>) -> Lowered {
     if cx.op.op == fcc_ir::Op::Opaque {
         return Err(cx.no_kernel());
     }
-    // a value without elements is nobody's hot path, and no kernel has to think of it
     for v in cx.outputs.iter().flatten() {
-        if cx.dense(*v)?.1.contains(&0) {
+        let shape = cx.dense(*v)?.1;
+        // a value without elements is nobody's hot path, and no kernel has to think of it
+        if shape.contains(&0) {
             return Err(Declined::new(cx.named("output", *v), "no elements", "at least one"));
+        }
+        // what is out of all proportion, the interpreter refuses
+        if let Err(why) = new_elems(&shape) {
+            return Err(Declined::new(cx.named("output", *v), why, "what fits memory"));
         }
     }
     if cx.op.domain == "com.microsoft" {

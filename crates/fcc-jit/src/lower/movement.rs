@@ -152,6 +152,8 @@ pub(super) fn expand(cx: &mut Cx<'_>) -> Lowered {
     let (dtype, shape) = cx.dense(x)?;
     movable(dtype)?;
     let out = cx.shape(y);
+    // what comes with the run may not fit, although inference knows what it must be
+    cx.fixed(1)?;
     if !super::elementwise::broadcasts(&shape, &out) {
         return Err(cx.other_shape(y));
     }

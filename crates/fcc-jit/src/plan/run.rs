@@ -80,14 +80,20 @@ const MOST_SPARES: usize = 16;
 
 impl Spares {
     /// Memory for output `index`: the bytes of an earlier run, which the steps of this one write in whole.
-    fn take(&self, index: u32, bytes: usize) -> AlignedF32 {
+    fn take(&self, index: u32, bytes: usize) -> Result<AlignedF32> {
         let mut spares = lock(&self.0);
         if let Some(at) = spares.iter().position(|(i, _)| *i == index) {
-            return spares.swap_remove(at).1;
+            return Ok(spares.swap_remove(at).1);
         }
         drop(spares);
-        AlignedF32::zeros(bytes.div_ceil(4))
+        zeros(bytes, "an output")
     }
+}
+
+/// Zeroed memory of a run. Errors where the system has not that much.
+fn zeros(bytes: usize, what: &str) -> Result<AlignedF32> {
+    AlignedF32::try_zeros(bytes.div_ceil(4))
+        .ok_or_else(|| Error::unsupported(format!("{what} of {bytes} bytes, more than fit memory")))
 }
 
 /// The memory of an output while the caller holds it.
@@ -128,7 +134,7 @@ impl Plan {
         if self.interpreted.is_some() {
             return Ok(Outcome::Interpret);
         }
-        let mut running = Running { plan: self, shared, given, frame: self.frame() };
+        let mut running = Running { plan: self, shared, given, frame: self.frame()? };
         for step in &self.steps {
             let start = profile.is_some().then(Instant::now);
             let tasks = profile.as_ref().and_then(|p| p.log(step));
@@ -162,18 +168,22 @@ impl Plan {
         self.finish(outputs, profile)
     }
 
-    fn frame(&self) -> Frame {
-        let mut frame = lock(&self.frames).pop().unwrap_or_else(|| Frame {
-            slots: vec![None; self.n_slots],
-            arena: AlignedF32::zeros(self.arena_bytes.div_ceil(4)),
-            outputs: self.outputs.iter().map(|_| None).collect(),
-        });
+    fn frame(&self) -> Result<Frame> {
+        let waiting = lock(&self.frames).pop();
+        let mut frame = match waiting {
+            Some(frame) => frame,
+            None => Frame {
+                slots: vec![None; self.n_slots],
+                arena: zeros(self.arena_bytes, "an arena")?,
+                outputs: self.outputs.iter().map(|_| None).collect(),
+            },
+        };
         for (i, o) in self.outputs.iter().enumerate() {
             if let Output::Made { arg, own: true, .. } = o {
-                frame.outputs[i] = Some(self.spares.take(i as u32, arg.bytes));
+                frame.outputs[i] = Some(self.spares.take(i as u32, arg.bytes)?);
             }
         }
-        frame
+        Ok(frame)
     }
 
     /// Hands what crosses the cut to the tail, and puts all outputs in order.

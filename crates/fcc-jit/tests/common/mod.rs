@@ -7,6 +7,7 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod amx;
 pub mod net;
+pub mod sums;
 
 use fcc_jit::asm::Isa;
 use fcc_jit::kernels::layout::BlockedLayout;
@@ -21,7 +22,6 @@ pub fn levels() -> Vec<Isa> {
 /// The levels of vectors that models are compiled for here, and AMX, by emulation if need be.
 pub fn model_levels() -> Vec<Isa> {
     let mut levels = levels();
-    levels.retain(|l| *l > Isa::Baseline);
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     levels.extend(amx::amx().map(|_| Isa::Amx));
     levels

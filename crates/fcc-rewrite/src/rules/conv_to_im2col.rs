@@ -4,6 +4,7 @@ use crate::builder::{Builder, Extent};
 use crate::context::{Cx, dims_text};
 use crate::convolution::{Convolution, convolution, indices, product};
 use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::verify::as_f64s;
 use crate::weights::{element_bytes, permute};
 use fcc_ir::ops::conv::{AutoPad, ConvProblem};
 use fcc_ir::{NodeId, Tensor, ValueId};
@@ -44,6 +45,7 @@ rule_type! {
     ///
     /// # Declines
     /// - the weight or the bias is not constant;
+    /// - a weight beside padding is NaN or infinite: its product with the padding's zeros is NaN;
     /// - the indices would exceed the budget;
     /// - symbolic extents with SAME padding and strides above 1 (the padding depends on the extent), or with more
     ///   kernel elements than a rewrite may make nodes, or with strides before opset 10.
@@ -64,6 +66,7 @@ impl Rule for ConvToIm2colGemm {
     }
     fn guard(&self, cx: &Cx<'_>, node: NodeId) -> Result<Match<Convolution>, Declined> {
         let conv = convolution(cx, node)?;
+        finite_where_padded(&conv)?;
         let growth_bytes = match &conv.problem {
             Some(p) => {
                 let places: usize = product("output places", &out_extents(p))?;
@@ -108,6 +111,20 @@ fn out_extents(p: &ConvProblem) -> Vec<usize> {
 }
 
 /// Pads of all axes, N and C included, in ONNX order.
+/// The zeros of padding become factors of the product; the operator leaves them out.
+fn finite_where_padded(conv: &Convolution) -> Result<(), Declined> {
+    let w = &conv.window;
+    if matches!(w.auto_pad, AutoPad::Valid)
+        || (w.auto_pad == AutoPad::NotSet && w.pads.iter().all(|p| *p == 0))
+    {
+        return Ok(());
+    }
+    match as_f64s(&conv.w).into_iter().flatten().find(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(v) => Err(Declined::new("a weight beside padding", v, "a finite number")),
+    }
+}
+
 fn all_pads(begins: &[usize], ends: &[usize]) -> Vec<usize> {
     [&[0, 0], begins, &[0, 0], ends].concat()
 }
