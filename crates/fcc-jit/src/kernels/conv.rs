@@ -174,7 +174,7 @@ impl Conv {
         self.kernel.iter().product()
     }
 
-    /// Rows and columns of the output as the kernel sees them: one long row when nothing lies between rows.
+    /// Whether nothing lies between the pixels that a kernel of one pixel reads and writes: they are rows of a matrix.
     fn flat(&self) -> bool {
         self.kernel == [1, 1, 1]
             && self.strides == [1, 1, 1]
@@ -184,9 +184,16 @@ impl Conv {
             && self.residual.is_none_or(|r| r.is_tight())
     }
 
+    /// Planes, rows and columns of the output as the nest sees them: where it is [`Conv::flat`], each pixel is a row,
+    /// so that pixels are dealt out to threads and stay in L2 in blocks as rows do.
     fn output_plane(&self) -> [usize; 3] {
         let [d, h, w] = self.out();
-        if self.flat() { [1, 1, d * h * w] } else { [d, h, w] }
+        if self.flat() { [1, d * h * w, 1] } else { [d, h, w] }
+    }
+
+    /// Bytes of `l` between the rows and between the columns that the nest sees.
+    fn pitches(&self, l: &BlockedLayout) -> [usize; 2] {
+        if self.flat() { [l.pixel_bytes(), 0] } else { [l.row_bytes(), l.pixel_bytes()] }
     }
 
     fn tiling(&self, isa: Isa, part: &Part) -> tile::Tiling {
@@ -328,7 +335,7 @@ impl Conv {
     /// How many blocks the output rows are dealt out in.
     fn row_blocks(&self, tiling: &tile::Tiling, groups: usize, threads: usize) -> usize {
         let tiles = tiling.rows.pieces;
-        let row = self.x.row_bytes() * self.strides[1] * (self.ic_per_group().div_ceil(self.x.cb));
+        let row = self.pitches(&self.x)[0] * self.strides[1] * (self.ic_per_group().div_ceil(self.x.cb));
         let tile_bytes = row * tiling.rows.size(0);
         let mut blocks = tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1));
         let others = self.y.n * self.group * self.output_plane()[0] * groups;
@@ -355,7 +362,7 @@ impl Conv {
             residual: i(vectors * r.block_bytes()),
             y: i(vectors * y.block_bytes()),
         };
-        let spatial = |d: usize, bytes: fn(&BlockedLayout) -> usize| Strides {
+        let spatial = |d: usize, bytes: &dyn Fn(&BlockedLayout) -> usize| Strides {
             x: i(bytes(x) * self.strides[d]),
             residual: i(bytes(&r)),
             y: i(bytes(y)),
@@ -375,13 +382,13 @@ impl Conv {
             batch: vec![
                 (y.n, batch),
                 (self.inner_groups(isa), group),
-                (self.output_plane()[0], spatial(0, BlockedLayout::plane_bytes)),
+                (self.output_plane()[0], spatial(0, &BlockedLayout::plane_bytes)),
             ],
             rows: tiling.rows,
-            row: spatial(1, BlockedLayout::row_bytes),
+            row: spatial(1, &|l| self.pitches(l)[0]),
             row_blocks: self.row_blocks(&tiling, weights, threads),
             cols: tiling.cols,
-            col: spatial(2, BlockedLayout::pixel_bytes),
+            col: spatial(2, &|l| self.pitches(l)[1]),
             vectors: tiling.vectors,
             vector: Strides {
                 x: 0,
