@@ -1,7 +1,8 @@
 //! Times kernels beside the machine's own peak: `cargo run --release -p fcc-jit --example kernels [FILTER] [--isa avx2] [--json]`.
 //!
 //! The peak is a loop of independent vector multiply-adds, measured again before each kernel, because shared hosts
-//! change their clock. Times are the best of many runs.
+//! change their clock. Times are the best of many runs. `--gemm MxNxK` times a product of these sizes, `--a-transposed`
+//! and `--b-in-place` products of operands as a model may have them.
 
 use fcc_jit::aligned::AlignedF32;
 use fcc_jit::asm::Isa;
@@ -169,7 +170,15 @@ fn main() -> Anyhow<()> {
         gemms = vec![(m, n, k)];
     }
     for (m, n, k) in gemms {
-        let gemm = Gemm::new(m, n, k, BStorage::Packed);
+        let b = if args.iter().any(|a| a == "--b-in-place") {
+            BStorage::InPlace { row: n }
+        } else {
+            BStorage::Packed
+        };
+        let mut gemm = Gemm::new(m, n, k, b);
+        if args.iter().any(|a| a == "--a-transposed") {
+            (gemm.a_row, gemm.a_col) = (1, m);
+        }
         if format!("gemm {m}x{n}x{k}").contains(&filter) {
             let t = Instant::now();
             let kernel = gemm.build(code.emitter(), threads)?;

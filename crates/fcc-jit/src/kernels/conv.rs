@@ -199,8 +199,9 @@ impl Conv {
     fn tiling(&self, isa: Isa, part: &Part) -> tile::Tiling {
         let [_, h, w] = self.output_plane();
         // without mask registers there is room for one mask
-        let widest = if self.ragged(isa) && isa != Isa::Avx512 { 1 } else { usize::MAX };
-        tile::choose_within(isa, h, w, part.vectors, self.ic_per_group() * self.taps(), widest)
+        let vectors = if self.ragged(isa) && isa != Isa::Avx512 { 1 } else { usize::MAX };
+        let most = tile::Most { vectors, ..tile::Most::ANY };
+        tile::choose(isa, h, w, part.vectors, self.ic_per_group() * self.taps(), most)
     }
 
     /// Elements of the packed weights of one of `parts`, of one group.

@@ -106,7 +106,7 @@ impl Conv {
     }
     fn tiling(&self, isa: Isa) -> Tiling {
         let [_, h, w] = self.plane();
-        tile::choose(isa, h, w, self.vectors(), self.steps() * self.parts)
+        tile::choose(isa, h, w, self.vectors(), self.steps() * self.parts, tile::Most::ANY)
     }
 
     /// Bytes of the packed weights.

@@ -43,7 +43,8 @@ impl Gemm {
         self.k / 4 + usize::from(rest & 2 != 0) + usize::from(rest & 1 != 0)
     }
     fn tiling(&self, isa: Isa) -> Tiling {
-        tile::choose(isa, self.m, 1, self.n.div_ceil(isa.lanes()), self.steps() * self.parts)
+        let most = tile::Most { rows: tile::rows_in_cache(self.k), ..tile::Most::ANY };
+        tile::choose(isa, self.m, 1, self.n.div_ceil(isa.lanes()), self.steps() * self.parts, most)
     }
     /// Bytes of one packed B.
     pub fn packed_bytes(&self, isa: Isa, dot: Dot) -> usize {
