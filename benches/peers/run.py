@@ -59,11 +59,11 @@ RUST_PEERS = ("tract", "rten")
 PEERS = ("onnxruntime", "openvino", *RUST_PEERS, "openvino-default")
 
 
-def in_environment() -> None:
-    """Sets up the environment and starts again inside it."""
+def in_environment(script: str = __file__) -> None:
+    """Sets up the environment and starts a script again inside it."""
     subprocess.run([ROOT / "scripts/setup", "bench"], check=True)
     if Path(sys.prefix).resolve() != PYTHON.parent.parent.resolve():
-        os.execv(PYTHON, [str(PYTHON), __file__, *sys.argv[1:]])
+        os.execv(PYTHON, [str(PYTHON), script, *sys.argv[1:]])
 
 
 def prepare(row: str, folder: Path) -> dict:

@@ -1,7 +1,8 @@
 //! Times kernels beside the machine's own peak: `cargo run --release -p fcc-jit --example kernels [FILTER] [--isa avx2] [--json]`.
 //!
 //! The peak is a loop of independent vector multiply-adds, measured again before each kernel, because shared hosts
-//! change their clock. Times are the best of many runs, and their median.
+//! change their clock. Times are the best of many runs, and their median. `--gemm MxNxK` times a product of these sizes,
+//! `--a-transposed` and `--b-in-place` products of operands as a model may have them.
 //!
 //! `--isa amx` times each kernel of AMX tiles behind the one of vectors: the step that regroups the input, then the
 //! products, of six and of three bf16 terms, and of bytes. On a shared host tiles may run at a quarter of their speed for
@@ -194,7 +195,15 @@ fn main() -> Anyhow<()> {
         gemms = vec![(m, n, k)];
     }
     for (m, n, k) in gemms {
-        let gemm = Gemm::new(m, n, k, BStorage::Packed);
+        let b = if args.iter().any(|a| a == "--b-in-place") {
+            BStorage::InPlace { row: n }
+        } else {
+            BStorage::Packed
+        };
+        let mut gemm = Gemm::new(m, n, k, b);
+        if args.iter().any(|a| a == "--a-transposed") {
+            (gemm.a_row, gemm.a_col) = (1, m);
+        }
         if format!("gemm {m}x{n}x{k}").contains(&filter) {
             let t = Instant::now();
             let kernel = gemm.build(code.emitter(), threads)?;

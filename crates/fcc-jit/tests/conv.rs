@@ -22,7 +22,8 @@ fn check(isa: Isa, case: &ConvCase, rng: &mut Rng, x_cb: usize, threads: usize) 
     } else {
         y_halo
     });
-    let residual = (rng.below(3) == 0).then_some(BlockedLayout { halo: [(0, 0), (0, 1), (1, 0)], ..yl });
+    let r_halo = [[(0, 0), (0, 1), (1, 0)], yl.halo][rng.below(2)];
+    let residual = (rng.below(3) == 0).then_some(BlockedLayout { halo: r_halo, ..yl });
     let conv = Conv {
         x: xl,
         y: yl,
@@ -130,6 +131,26 @@ fn channels_1_to_40() {
                 let case = ConvCase { strides: [1; 3], dilations: [1; 3], ..case };
                 assert!(check(isa, &case, &mut rng, isa.lanes(), 1));
             }
+        }
+    }
+}
+
+/// Kernels of one pixel whose layouts may have no halo, and outputs of one row: their pixels are dealt out to threads.
+#[test]
+fn lines_of_pixels_are_dealt_out() {
+    let mut rng = Rng(21);
+    for isa in levels() {
+        let mut done = 0;
+        while done < 40 {
+            let one_row = rng.below(2) == 0;
+            let mut case = random_case(&mut rng);
+            case.m = rng.range(1, 70);
+            case.input = [rng.range(1, 2), if one_row { 1 } else { rng.range(1, 11) }, rng.range(1, 50)];
+            case.kernel = if one_row { [1, 1, rng.range(1, 9)] } else { [1; 3] };
+            case.strides = if one_row { [1, 1, rng.range(1, 3)] } else { [1; 3] };
+            (case.begin, case.end) = ([0, 0, 0], [0, 0, if one_row { rng.below(3) } else { 0 }]);
+            let threads = rng.range(1, 3);
+            done += usize::from(check(isa, &case, &mut rng, isa.lanes(), threads));
         }
     }
 }

@@ -126,6 +126,39 @@ fn every_size_up_to_70_in_each_dim() {
     }
 }
 
+/// Rows of A at distances that put them into the same place of the cache: tiles have fewer of them.
+#[test]
+fn pitches_of_powers_of_two() {
+    let mut rng = Rng(5);
+    for isa in levels() {
+        for (m, n, k, a_row) in [
+            (37, 70, 19, 1024),
+            (9, 36, 1024, 1024),
+            (29, 33, 40, 2048),
+            (31, 16, 50, 512),
+            (30, 90, 7, 4096),
+        ] {
+            for threads in [1, 2] {
+                for packed in [true, false] {
+                    let b = if packed { BStorage::Packed } else { BStorage::InPlace { row: 1024 } };
+                    let mut gemm = Gemm { a_row, y_row: 2048, ..Gemm::new(m, n, k, b) };
+                    gemm.bias = GemmBias::Columns;
+                    gemm.activation = Some(Activation::Relu);
+                    check(isa, &Case { gemm, threads }, &mut rng);
+                }
+            }
+        }
+        let mut code = Code::new(isa).expect("code");
+        let mut rows = |k: usize| {
+            let kernel = Gemm::new(200, 200, k, BStorage::Packed).build(code.emitter(), 1).expect("build");
+            let tile = kernel.name.rsplit(' ').next().and_then(|t| t.split('x').next());
+            tile.and_then(|r| r.parse::<usize>().ok()).expect("the tile is in the name")
+        };
+        assert!(rows(1024) <= 8 && rows(4096) <= 8, "{isa}");
+        assert_eq!(rows(1040) > 8, isa == Isa::Avx512, "{isa}");
+    }
+}
+
 #[test]
 fn batches_share_or_own_their_matrices() {
     let mut rng = Rng(2);

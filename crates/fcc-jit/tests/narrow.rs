@@ -92,6 +92,31 @@ fn random_convolutions() {
     }
 }
 
+/// One row has only its pixels to deal out to threads.
+#[test]
+fn single_rows_are_cut_across() {
+    let mut rng = Rng(33);
+    for isa in levels() {
+        for (w, kernel, stride) in [(700, 5, 1), (1501, 40, 2), (97, 3, 1), (33, 1, 3), (5, 2, 1)] {
+            for threads in 1..=3 {
+                let case = ConvCase {
+                    n: 1,
+                    input: [1, 1, w],
+                    kernel: [1, 1, kernel],
+                    strides: [1, 1, stride],
+                    dilations: [1; 3],
+                    begin: [0; 3],
+                    end: [0; 3],
+                    ..random(&mut rng, isa)
+                };
+                let x = rng.ints(case.c * w);
+                let weights = rng.ints(case.m * case.c * kernel);
+                assert!(compute(isa, &case, &mut rng, &x, &weights, threads).is_some());
+            }
+        }
+    }
+}
+
 /// NaN and infinity reach the outputs whose windows hold them, and no others.
 #[test]
 fn what_is_not_finite_stays_in_its_window() {

@@ -92,6 +92,30 @@ fn random_copies_move_every_element() {
     }
 }
 
+/// Long runs and large matrices are cut for threads, whatever is left over.
+#[test]
+fn copies_of_few_long_dims_move_every_element() {
+    for (rows, cols) in
+        [(1, 20_011), (1, 16_384), (131, 257), (3, 7_001), (8_191, 3), (17, 1_025), (2, 9_000)]
+    {
+        let n = rows * cols;
+        let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
+        for transposed in [false, true] {
+            let (src, dst) = if transposed { ([cols, 1], [1, rows]) } else { ([cols, 1], [cols, 1]) };
+            let dim = |d: usize, count| CopyDim { count, src: 4 * src[d] as i64, dst: 4 * dst[d] as i64 };
+            let part = CopyPart { source: 0, src: 0, dst: 0, dims: vec![dim(0, rows), dim(1, cols)] };
+            let spec = Copy { width: 4, parts: vec![part], src_bytes: vec![4 * n], dst_bytes: 4 * n };
+            for threads in [1, 2, 3] {
+                let out = execute(Isa::Avx2, threads, &|e, t| spec.build(e, t), std::slice::from_ref(&x));
+                for (i, got) in out[1].iter().enumerate() {
+                    let at = if transposed { i % rows * cols + i / rows } else { i };
+                    assert_eq!(*got, x[at], "{rows}x{cols} transposed {transposed}: element {i}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_of_every_length_stay_inside() {
     for isa in levels() {

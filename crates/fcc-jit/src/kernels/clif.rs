@@ -82,6 +82,22 @@ pub fn share(b: &mut FunctionBuilder, task: Value, units: usize, tasks: usize) -
     (cut(task), cut(next))
 }
 
+/// The intersection of a run-time range with constant bounds; `whole` where it is known to lie inside them.
+pub fn clip(
+    b: &mut FunctionBuilder,
+    range: (Value, Value),
+    from: usize,
+    to: usize,
+    whole: bool,
+) -> (Value, Value) {
+    if whole {
+        return range;
+    }
+    let from = b.ins().iconst(I64, from as i64);
+    let to = b.ins().iconst(I64, to as i64);
+    (b.ins().umax(range.0, from), b.ins().umin(range.1, to))
+}
+
 /// Splits index `i` into coordinates of a space of `dims`, outermost first.
 pub fn coordinates(b: &mut FunctionBuilder, i: Value, dims: &[usize]) -> Vec<Value> {
     let mut rest = i;

@@ -185,7 +185,7 @@ impl Conv {
         self.kernel.iter().product()
     }
 
-    /// Rows and columns of the output as the kernel sees them: one long row when nothing lies between rows.
+    /// Whether nothing lies between the pixels that a kernel of one pixel reads and writes: they are rows of a matrix.
     fn flat(&self) -> bool {
         self.kernel == [1, 1, 1]
             && self.strides == [1, 1, 1]
@@ -195,16 +195,39 @@ impl Conv {
             && self.residual.is_none_or(|r| r.is_tight())
     }
 
+    /// Whether the nest takes the pixels of a line for rows of one column, so that they are dealt out to threads and
+    /// stay in L2 in blocks as rows do: all pixels where the convolution is [`Conv::flat`], those of the only row else.
+    fn line(&self) -> bool {
+        self.flat() || self.out()[1] == 1
+    }
+
+    /// Planes, rows and columns of the output as the nest sees them.
     pub(super) fn output_plane(&self) -> [usize; 3] {
-        let [d, h, w] = self.out();
-        if self.flat() { [1, 1, d * h * w] } else { [d, h, w] }
+        match self.out() {
+            [d, h, w] if self.flat() => [1, d * h * w, 1],
+            [d, 1, w] => [d, w, 1],
+            out => out,
+        }
+    }
+
+    /// Bytes of `l` between the rows and between the columns that the nest sees.
+    pub(super) fn pitches(&self, l: &BlockedLayout) -> [usize; 2] {
+        if self.line() { [l.pixel_bytes(), 0] } else { [l.row_bytes(), l.pixel_bytes()] }
+    }
+
+    /// Bytes of x between neighbouring rows and columns of the output, as the nest sees them.
+    pub(super) fn input_steps(&self) -> [usize; 2] {
+        let [row, col] = self.pitches(&self.x);
+        let [_, h, w] = self.strides;
+        if self.line() { [row * w, 0] } else { [row * h, col * w] }
     }
 
     fn tiling(&self, isa: Isa, part: &Part) -> tile::Tiling {
         let [_, h, w] = self.output_plane();
         // without mask registers there is room for one mask
-        let widest = if self.ragged(isa) && isa.vectors() != Isa::Avx512 { 1 } else { usize::MAX };
-        tile::choose_within(isa, h, w, part.vectors, self.ic_per_group() * self.taps(), widest)
+        let vectors = if self.ragged(isa) && isa.vectors() != Isa::Avx512 { 1 } else { usize::MAX };
+        let most = tile::Most { vectors, ..tile::Most::ANY };
+        tile::choose(isa, h, w, part.vectors, self.ic_per_group() * self.taps(), most)
     }
 
     /// Elements of the packed weights of one of `parts`, of one group.
@@ -347,17 +370,30 @@ impl Conv {
         }
     }
 
-    /// How many blocks the output rows are dealt out in.
-    fn row_blocks(&self, tiling: &tile::Tiling, groups: usize, threads: usize) -> usize {
+    /// How many blocks the output rows are dealt out in. Threads get rows where they can: what a thread reads then is
+    /// mostly what it wrote in the step before. Where the weights are large they get output channels, if those divide
+    /// evenly: each then reads a part of the weights.
+    fn row_blocks(&self, isa: Isa, tiling: &tile::Tiling, threads: usize) -> usize {
         let tiles = tiling.rows.pieces;
-        let row = self.x.row_bytes() * self.strides[1] * (self.ic_per_group().div_ceil(self.x.cb));
-        let tile_bytes = row * tiling.rows.size(0);
-        let mut blocks = tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1));
-        let others = self.y.n * self.group * self.output_plane()[0] * groups;
-        while blocks < tiles && !balanced(others * blocks, threads) {
-            blocks += 1;
+        let tile_bytes =
+            self.input_steps()[0] * self.ic_per_group().div_ceil(self.x.cb) * tiling.rows.size(0);
+        let blocks = tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1));
+        let vectors = &tiling.vectors;
+        let outer = self.y.n * self.group * self.output_plane()[0];
+        let large = blocks == 1 && 4 * self.packed_elems(isa) > WEIGHT_CHUNK_BYTES;
+        let by_channels = large && vectors.big == 0;
+        if threads <= 1
+            || balanced(outer, threads)
+            || by_channels && balanced(vectors.pieces * outer, threads)
+        {
+            return blocks;
         }
-        blocks
+        let even = blocks.next_multiple_of(threads);
+        if even <= tiles {
+            return even;
+        }
+        let fits = |n: &usize| balanced(outer * vectors.pieces * n, threads);
+        (blocks..=tiles).find(fits).unwrap_or(tiles)
     }
 
     /// The nest of a part whose packed weights begin at byte `weights_at`.
@@ -390,12 +426,13 @@ impl Conv {
             residual: i(vectors * r.block_bytes()),
             y: i(vectors * y.block_bytes()),
         };
-        let spatial = |d: usize, bytes: fn(&BlockedLayout) -> usize| Strides {
-            x: i(bytes(x) * self.strides[d]),
+        let spatial = |x: usize, bytes: &dyn Fn(&BlockedLayout) -> usize| Strides {
+            x: i(x),
             residual: i(bytes(&r)),
             y: i(bytes(y)),
             ..Strides::default()
         };
+        let [x_row, x_col] = self.input_steps();
         let pads = [x.plane_bytes(), x.row_bytes(), x.pixel_bytes()];
         let padding: usize = (0..3).map(|d| pads[d] * self.pads_begin[d]).sum();
         let batch = Strides {
@@ -404,19 +441,21 @@ impl Conv {
             y: i(y.batch_bytes()),
             ..Strides::default()
         };
-        let weights = tiling.vectors.pieces;
         Nest {
             isa,
             batch: vec![
                 (y.n, batch),
                 (self.inner_groups(isa), group),
-                (self.output_plane()[0], spatial(0, BlockedLayout::plane_bytes)),
+                (
+                    self.output_plane()[0],
+                    spatial(x.plane_bytes() * self.strides[0], &BlockedLayout::plane_bytes),
+                ),
             ],
             rows: tiling.rows,
-            row: spatial(1, BlockedLayout::row_bytes),
-            row_blocks: self.row_blocks(&tiling, weights, threads),
+            row: spatial(x_row, &|l| self.pitches(l)[0]),
+            row_blocks: self.row_blocks(isa, &tiling, threads),
             cols: tiling.cols,
-            col: spatial(2, BlockedLayout::pixel_bytes),
+            col: spatial(x_col, &|l| self.pitches(l)[1]),
             vectors: tiling.vectors,
             vector: Strides {
                 x: 0,

@@ -170,7 +170,14 @@ impl ConvTranspose {
     }
 
     fn tiling(&self, isa: Isa, phases: &[Phase; 3]) -> tile::Tiling {
-        tile::choose(isa, phases[1].count, phases[2].count, self.vectors(isa), self.products(phases))
+        tile::choose(
+            isa,
+            phases[1].count,
+            phases[2].count,
+            self.vectors(isa),
+            self.products(phases),
+            tile::Most::ANY,
+        )
     }
 
     fn phase_elems(&self, isa: Isa, phases: &[Phase; 3]) -> usize {

@@ -124,8 +124,11 @@ impl Copy {
         let func = e.cached(key, |e| {
             e.step("copy", n + 1, |_, b, p, task| {
                 for part in &parts {
-                    let (src, dst) = (off(b, p[part.source], part.src as i64), off(b, p[n], part.dst as i64));
-                    emit(b, src, dst, &part.normalised(), ty, task, tasks);
+                    for (src, dst, dims) in cut(part.normalised(), self.width, tasks) {
+                        let src = off(b, p[part.source], part.src as i64 + src);
+                        let dst = off(b, p[n], part.dst as i64 + dst);
+                        emit(b, src, dst, &dims, ty, task, tasks);
+                    }
                 }
                 Ok(())
             })
@@ -140,6 +143,37 @@ impl Copy {
             flops: 0,
         })
     }
+}
+
+/// A piece of a copy: byte offsets in the source and in the destination, and dims.
+type Piece = (i64, i64, Vec<CopyDim>);
+
+/// Cuts the longest dim into equal parts for `tasks` and what is left over, where the dims that [`emit`] deals out would
+/// leave some task with less than the others: one run of bytes, or one transposed matrix.
+fn cut(dims: Vec<CopyDim>, width: usize, tasks: usize) -> Vec<Piece> {
+    let whole = |dims| vec![(0, 0, dims)];
+    let contiguous = |d: &CopyDim| d.src == width as i64 || d.dst == width as i64;
+    let dealt: usize = dims.iter().filter(|d| !contiguous(d)).map(|d| d.count).product();
+    let longest = dims.iter().enumerate().filter(|(_, d)| contiguous(d)).max_by_key(|(_, d)| d.count);
+    let Some((at, &dim)) = longest else { return whole(dims) };
+    // whole vectors of each width and whole 4x4 blocks in each part
+    let each = dim.count / tasks / 16 * 16;
+    if tasks == 1 || dealt >= 4 * tasks || dealt.is_multiple_of(tasks) || each == 0 {
+        return whole(dims);
+    }
+    let mut parts = dims.clone();
+    parts[at].count = each;
+    let steps = |d: CopyDim| (each as i64 * d.src, each as i64 * d.dst);
+    let (src, dst) = steps(dim);
+    parts.insert(0, CopyDim { count: tasks, src, dst });
+    let mut pieces = vec![(0, 0, parts)];
+    let rest = dim.count - tasks * each;
+    if rest > 0 {
+        let mut dims = dims;
+        dims[at].count = rest;
+        pieces.push((tasks as i64 * src, tasks as i64 * dst, dims));
+    }
+    pieces
 }
 
 /// How the innermost dims are walked.

@@ -127,7 +127,10 @@ impl Gemm {
     }
 
     fn tiling(&self, isa: Isa) -> tile::Tiling {
-        tile::choose(isa, self.m, 1, self.n.div_ceil(isa.lanes()), self.k)
+        // what lies at a constant distance along k is read through, whatever its rows
+        let rows = if self.a_col == 1 { tile::rows_in_cache(4 * self.a_row) } else { usize::MAX };
+        let most = tile::Most { rows, ..tile::Most::ANY };
+        tile::choose(isa, self.m, 1, self.n.div_ceil(isa.lanes()), self.k, most)
     }
 
     /// Elements of packed B for one matrix.

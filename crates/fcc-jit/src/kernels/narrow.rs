@@ -7,8 +7,9 @@
 //! ([`NarrowConv::split`]), so that neighbouring outputs still read neighbouring inputs.
 
 use super::activation::Activation;
-use super::clif::{at, coordinates, for_range, off, share};
+use super::clif::{at, clip, coordinates, for_range, off, share};
 use super::copy::{Copy, CopyDim, CopyPart};
+use super::gemm::balanced;
 use super::layout::BlockedLayout;
 use super::split::{Run, Split};
 use crate::asm::reg::*;
@@ -259,8 +260,11 @@ impl NarrowConv {
         }
         operands.push(Operand::write("y", self.y.bytes()));
         let last = operands.len() - 1;
-        let dims = [self.y.n, rows.pieces];
-        let units = self.y.n * rows.pieces;
+        // few rows are cut across as well
+        let bands =
+            if balanced(self.y.n * rows.pieces, threads.max(1)) { 1 } else { threads.min(cols.pieces) };
+        let dims = [self.y.n, rows.pieces, bands];
+        let units = self.y.n * rows.pieces * bands;
         let tasks = units.min(threads.max(1));
         let i = |n: usize| n as i64;
         let x_row = 4 * self.row_elems() * self.strides[0];
@@ -288,10 +292,12 @@ impl NarrowConv {
                         let row = off(b, row, i(run.start) - i(run.from * run.size));
                         let x = at(b, x, row, i(x_row));
                         let (y, r) = (at(b, y, row, i(4 * w)), at(b, r, row, i(4 * w)));
+                        let band = share(b, c[2], cols.pieces, bands);
                         for (piece, id) in across {
-                            super::clif::for_n(b, i(piece.to - piece.from), |b, t| {
+                            let (lo, hi) = clip(b, band, piece.from, piece.to, across.len() == 1);
+                            for_range(b, lo, hi, |b, t| {
                                 let step = i(piece.size * isa.vector_bytes());
-                                let first = i(piece.start * isa.vector_bytes());
+                                let first = i(piece.start * isa.vector_bytes()) - i(piece.from) * step;
                                 let [x, y, r] = [x, y, r].map(|q| {
                                     let q = at(b, q, t, step);
                                     off(b, q, first)

@@ -7,7 +7,7 @@
 use super::activation::Activation;
 use super::amx::tiles::{TileCalls, Tiles};
 use super::brgemm::{Bias, Brgemm, Residual};
-use super::clif::{at, coordinates, for_range, off, share};
+use super::clif::{at, clip, coordinates, for_range, off, share};
 use super::split::Split;
 use crate::asm::{Isa, TILE_BYTES};
 use crate::error::{Error, Result};
@@ -461,22 +461,6 @@ impl Nest {
             });
         }
     }
-}
-
-/// The intersection of a run-time range with constant bounds.
-fn clip(
-    b: &mut FunctionBuilder,
-    range: (Value, Value),
-    from: usize,
-    to: usize,
-    whole: bool,
-) -> (Value, Value) {
-    if whole {
-        return range;
-    }
-    let from = b.ins().iconst(I64, from as i64);
-    let to = b.ins().iconst(I64, to as i64);
-    (b.ins().umax(range.0, from), b.ins().umin(range.1, to))
 }
 
 /// `start + (i - from) * size`

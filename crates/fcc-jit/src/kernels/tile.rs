@@ -22,22 +22,52 @@ fn cycles(isa: Isa, r: usize, nv: usize) -> f64 {
     // Issue: every load, and every multiply that does not take its load with it.
     let folded = r == 1 || (nv == 1 && isa == Isa::Avx512);
     let issue = (if folded { r * nv + 1 } else { r * nv + r + nv }) as f64 / 5.5;
-    // B comes from L2 for each tile anew: a part of that is not hidden, so taller tiles are better.
-    fma.max(loads).max(issue).max(4.0) + 0.35 * nv as f64
+    // B comes from L2 for each tile anew, and so do the lines of A for each group of vectors: a part of that is not
+    // hidden, so larger tiles are better.
+    fma.max(loads).max(issue).max(4.0) + 0.35 * (nv as f64 + r as f64 / 16.0)
+}
+
+/// What a tile may be at most, beside what fits in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// Vectors.
+    pub vectors: usize,
+    /// Rows.
+    pub rows: usize,
+}
+
+impl Most {
+    /// Whatever fits in registers.
+    pub const ANY: Most = Most { vectors: usize::MAX, rows: usize::MAX };
+}
+
+/// Lines of the first-level cache with the same place in it, at least, and bytes after which places repeat.
+const CACHE_WAYS: usize = 8;
+const CACHE_PERIOD: usize = 4096;
+const CACHE_LINE: usize = 64;
+
+/// How many rows of a matrix, `pitch` bytes apart, the first-level cache holds a line of at the same time. Rows whose
+/// distance is a multiple of 4096 bytes fall to the same place, and a tile with more of them than fit there takes each
+/// value of A from the second level.
+pub fn rows_in_cache(pitch: usize) -> usize {
+    let mut lines = [0; CACHE_PERIOD / CACHE_LINE];
+    for row in 0..lines.len() {
+        let place = &mut lines[row * (pitch % CACHE_PERIOD) % CACHE_PERIOD / CACHE_LINE];
+        *place += 1;
+        if *place > CACHE_WAYS {
+            return row;
+        }
+    }
+    lines.len()
 }
 
 /// The cheapest tiling of `rows x cols` pixels and `vectors` column vectors for sums of `k` products.
-pub fn choose(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize) -> Tiling {
-    choose_within(isa, rows, cols, vectors, k, usize::MAX)
-}
-
-/// The same with at most `widest` vectors in a tile.
-pub fn choose_within(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize, widest: usize) -> Tiling {
+pub fn choose(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize, most: Most) -> Tiling {
     let isa = isa.vectors();
     let mut best: Option<(f64, Tiling)> = None;
     for nv in [2, 1, 3, 4, 6, 8, 12, 16] {
-        let max = max_rows(isa, nv);
-        if max == 0 || nv > widest || (nv > 4 && rows * cols > 1) {
+        let max = max_rows(isa, nv).min(most.rows);
+        if max == 0 || nv > most.vectors || (nv > 4 && rows * cols > 1) {
             continue;
         }
         let vectors = Split::at_most(vectors, nv);
@@ -48,7 +78,7 @@ pub fn choose_within(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usiz
             for tw in [max / th, max / (2 * th)] {
                 let cols = Split::at_most(cols, tw.max(1));
                 let tiling = Tiling { rows, cols, vectors };
-                let cost = cost(isa, &tiling, k) * if nv == 2 { 1.0 } else { 1.01 };
+                let cost = cost(isa, &tiling, k) * [1.003, 1.01, 1.0][if nv > 2 { 0 } else { nv }];
                 if best.as_ref().is_none_or(|b| cost < b.0 * 0.999) {
                     best = Some((cost, tiling));
                 }
@@ -73,4 +103,29 @@ fn cost(isa: Isa, t: &Tiling, k: usize) -> f64 {
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_fall_to_one_place_are_counted() {
+        // 1024, 512 and 1040 floats; 3 * 1024 bytes go round in four places
+        for (pitch, rows) in [(4096, 8), (8192, 8), (2048, 16), (4160, 64), (3072, 32), (4096 + 2048, 16)] {
+            assert_eq!(rows_in_cache(pitch), rows, "{pitch}");
+        }
+        assert_eq!(rows_in_cache(0), 8);
+    }
+
+    #[test]
+    fn a_tile_has_no_more_rows_than_allowed() {
+        for isa in [Isa::Baseline, Isa::Avx2, Isa::Avx512] {
+            for (rows, vectors) in [(1, 1), (7, 2), (100, 1), (100, 3), (1024, 64)] {
+                let t = choose(isa, rows, 1, vectors, 1024, Most { rows: 8, ..Most::ANY });
+                assert!(t.rows.size(0) <= 8, "{isa} {t:?}");
+                assert!(t.rows.total == rows && t.vectors.total == vectors, "{isa} {t:?}");
+            }
+        }
+    }
 }

@@ -134,7 +134,7 @@ impl Conv {
         if self.dot == Dot::Tiles {
             return tiles::tiling(h, w, self.vectors());
         }
-        tile::choose(isa, h, w, self.vectors(), self.steps() * self.parts)
+        tile::choose(isa, h, w, self.vectors(), self.steps() * self.parts, tile::Most::ANY)
     }
 
     /// Bytes of the packed weights.

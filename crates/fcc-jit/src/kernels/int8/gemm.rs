@@ -79,7 +79,8 @@ impl Gemm {
         if self.dot == Dot::Tiles {
             return tiles::tiling(self.m, 1, vectors);
         }
-        tile::choose(isa, self.m, 1, vectors, self.steps() * self.parts)
+        let most = tile::Most { rows: tile::rows_in_cache(self.k), ..tile::Most::ANY };
+        tile::choose(isa, self.m, 1, vectors, self.steps() * self.parts, most)
     }
     /// Bytes of one packed B.
     pub fn packed_bytes(&self, isa: Isa) -> usize {

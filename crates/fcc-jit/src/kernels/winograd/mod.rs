@@ -30,7 +30,7 @@ use crate::error::Result;
 use crate::module::{Access, Emitter, Kernel, Operand};
 use bilinear::{Bilinear, Scheme};
 pub use cost::Choice;
-use cranelift_codegen::ir::{InstBuilder, Value, types::I64};
+use cranelift_codegen::ir::{InstBuilder, Value, condcodes::IntCC, types::I64};
 use cranelift_frontend::FunctionBuilder;
 use cranelift_module::{FuncId, Module};
 use transform::{InputTile, OutputTile, TileRun};
@@ -70,7 +70,8 @@ struct Piece {
 }
 
 struct Plan {
-    rows: Split,
+    /// Rows of tiles in runs of equal pieces.
+    rows: Vec<Run>,
     cols: Split,
     /// Column vectors of a micro-kernel, and groups of them in a chunk.
     nv: usize,
@@ -78,10 +79,33 @@ struct Plan {
     tiles: usize,
 }
 
+/// Cuts `total` rows of tiles into pieces of at most `most`. Where threads have nothing else to share (`outer` units
+/// beside), each first gets an equal part of the rows, which is then cut: 14 rows for two threads in pieces of up to 4
+/// are 4, 3 and 4, 3, where 4, 4 and 3, 3 would leave one thread with 8.
+fn bands(total: usize, most: usize, threads: usize, outer: usize) -> Vec<Run> {
+    let split = Split::at_most(total, most);
+    if balanced(outer, threads) || split.pieces >= 8 * threads {
+        return split.runs();
+    }
+    let shares = Split::into(total, threads);
+    let pieces = Split::at_most(shares.size(0), most).pieces;
+    let mut out: Vec<Run> = vec![];
+    for t in 0..shares.pieces {
+        for r in Split::into(shares.size(t), pieces).runs() {
+            let (n, from) = (r.to - r.from, out.last().map_or(0, |last| last.to));
+            match out.last_mut() {
+                Some(last) if last.size == r.size => last.to += n,
+                _ => out.push(Run { from, to: from + n, size: r.size, start: shares.start(t) + r.start }),
+            }
+        }
+    }
+    out
+}
+
 /// The pieces of a split of tiles of `outputs` outputs each, `total` outputs in all.
-fn pieces(split: &Split, outputs: usize, total: usize) -> Vec<Piece> {
-    let whole = |r: Run| Piece { from: r.from, to: r.to, start: r.start, tiles: r.size, last: outputs };
-    let mut out: Vec<Piece> = split.runs().into_iter().map(whole).collect();
+fn pieces(runs: &[Run], outputs: usize, total: usize) -> Vec<Piece> {
+    let whole = |r: &Run| Piece { from: r.from, to: r.to, start: r.start, tiles: r.size, last: outputs };
+    let mut out: Vec<Piece> = runs.iter().map(whole).collect();
     let rest = total % outputs;
     if rest != 0
         && let Some(mut last) = out.pop()
@@ -141,13 +165,10 @@ impl Winograd {
         let limits = if weights > L2_WEIGHT_BYTES { LARGE } else { SMALL };
         let most = limits.tiles.min(limits.input_bytes / (points * in_blocks * vb)).max(16);
         let cols = Split::at_most(tx, most);
-        let mut rows = Split::at_most(ty, (most / cols.size(0)).max(1));
-        let others = self.conv.y.n * self.conv.group * cols.pieces;
-        while rows.pieces < ty && !balanced(others * rows.pieces, threads) {
-            rows = Split::into(ty, rows.pieces + 1);
-        }
+        let outer = self.conv.y.n * self.conv.group;
+        let rows = bands(ty, (most / cols.size(0)).max(1), threads, outer);
         let nv = if blocks.is_multiple_of(2) { 2 } else { 1 };
-        let tiles = rows.size(0) * cols.size(0);
+        let tiles = rows.iter().map(|r| r.size).max().unwrap_or(1) * cols.size(0);
         let groups = blocks / nv;
         let product_bytes = if tiles > SMALL.tiles { limits.product_bytes } else { SMALL.product_bytes };
         let chunk = (product_bytes / (points * nv * tiles * vb)).clamp(1, groups);
@@ -245,14 +266,15 @@ impl Winograd {
         c.check(isa)?;
         let plan = self.plan(isa, threads);
         let rows = pieces(&plan.rows, self.y.outputs, c.y.spatial[1]);
-        let cols = pieces(&plan.cols, self.x.outputs, c.y.spatial[2]);
+        let cols = pieces(&plan.cols.runs(), self.x.outputs, c.y.spatial[2]);
         let mut bodies = Vec::new();
         for r in &rows {
             for q in &cols {
                 bodies.push(self.body(e, &plan, *r, *q)?);
             }
         }
-        let units = c.y.n * c.group * plan.rows.pieces * plan.cols.pieces;
+        let row_pieces = plan.rows.last().map_or(1, |r| r.to);
+        let units = c.y.n * c.group * row_pieces * plan.cols.pieces;
         let tasks = units.min(threads);
         let (v_step, m_step) = self.point_steps(isa, &plan);
         let task_scratch = (self.points() * (v_step + m_step)).next_multiple_of(4096) + 192;
@@ -267,7 +289,7 @@ impl Winograd {
         operands.push(Operand { name: "flag", bytes: 4, access: Access::Flag });
         let last = operands.len() - 3;
         let halo = Halo::define(e, &c.y)?;
-        let dims = [c.y.n, c.group, plan.rows.pieces, plan.cols.pieces];
+        let dims = [c.y.n, c.group, row_pieces, plan.cols.pieces];
         let [in_blocks, out_blocks] = self.blocks();
         let i64_of = |n: usize| n as i64;
         let group_weights = i64_of(4 * self.packed_elems(isa) / c.group);
@@ -275,6 +297,7 @@ impl Winograd {
         let func = e.step("winograd", operands.len(), |m, b, p, task| {
             let scratch = at(b, p[last + 1], task, task_scratch as i64);
             let (low, high) = share(b, task, units, tasks);
+            let (first_point, _) = share(b, task, self.points(), tasks);
             for_range(b, low, high, |b, u| {
                 let i = coordinates(b, u, &dims);
                 let place = |b: &mut FunctionBuilder, from: Value, l: &BlockedLayout, blocks: usize| {
@@ -303,7 +326,7 @@ impl Winograd {
                 };
                 let w = at(b, p[1], i[1], group_weights);
                 let bias = if c.bias { at(b, p[2], i[1], group_bias) } else { y };
-                let args = Args { x, w, bias, residual, y, scratch, flag: p[last + 2] };
+                let args = Args { x, w, bias, residual, y, scratch, flag: p[last + 2], first_point };
                 for body in &bodies {
                     one_of(b, i[2], body.row.from, body.row.to, |b, row| {
                         one_of(b, i[3], body.col.from, body.col.to, |b, col| {
@@ -415,7 +438,8 @@ impl Winograd {
         let weights = (self.in_channels() * plan.nv) as i64 * vb;
         for_n(b, (groups / plan.chunk) as i64, |b, chunk| {
             let w = at(b, p.w, chunk, (points * plan.chunk) as i64 * weights);
-            for_n(b, points as i64, |b, point| {
+            for_n(b, points as i64, |b, i| {
+                let point = wrapped(b, i, p.first_point, points as i64);
                 let v = at(b, p.scratch, point, v_step as i64);
                 let to = at(b, products, point, m_step as i64);
                 let w = at(b, w, point, plan.chunk as i64 * weights);
@@ -474,6 +498,8 @@ struct Args {
     y: Value,
     scratch: Value,
     flag: Value,
+    /// Where this task begins with the products: tasks that stream the same weights fetch different parts of them.
+    first_point: Value,
 }
 
 /// `body(i)` when `from <= i < to`.
@@ -491,7 +517,47 @@ fn one_of(
     for_range(b, lo, hi, body);
 }
 
+/// `(i + first) % n` for `i` and `first` below `n`.
+fn wrapped(b: &mut FunctionBuilder, i: Value, first: Value, n: i64) -> Value {
+    let next = b.ins().iadd(i, first);
+    let round = off(b, next, -n);
+    let inside = b.ins().icmp_imm_u(IntCC::UnsignedLessThan, next, n);
+    b.ins().select(inside, next, round)
+}
+
 fn tile_of(b: &mut FunctionBuilder, i: Value, piece: &Piece) -> Value {
     let v = b.ins().imul_imm_s(i, piece.tiles as i64);
     off(b, v, piece.start as i64 - (piece.from * piece.tiles) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bands_cover_all_rows_and_threads_get_equal_parts() {
+        for total in 1..40usize {
+            for most in 1..9 {
+                for threads in 1..4usize {
+                    let runs = bands(total, most, threads, 1);
+                    let mut next = (0, 0);
+                    let mut sizes = vec![];
+                    for r in &runs {
+                        assert_eq!((r.from, r.start), next);
+                        next = (r.to, r.start + (r.to - r.from) * r.size);
+                        sizes.extend(std::iter::repeat_n(r.size, r.to - r.from));
+                    }
+                    assert_eq!(next.1, total);
+                    assert!(sizes.iter().all(|s| *s <= most));
+                    let n = sizes.len();
+                    let share =
+                        |t: usize| sizes[t * n / threads..(t + 1) * n / threads].iter().sum::<usize>();
+                    let largest = (0..threads).map(share).max().unwrap_or(0);
+                    // pieces of one size where there are many of them, else as equal as whole rows allow
+                    let room = if n >= 8 * threads { most } else { 0 };
+                    assert!(largest <= total.div_ceil(threads) + room, "{total} {most} {threads}: {sizes:?}");
+                }
+            }
+        }
+    }
 }
