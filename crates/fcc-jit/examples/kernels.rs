@@ -123,6 +123,7 @@ fn conv(isa: Isa, c: usize, m: usize, out: usize, k: usize, s: usize, first: boo
         bias: true,
         residual: None,
         activation: Some(Activation::Relu),
+        cut: None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::activation::Activation;
 use super::clif::off;
+use super::cut::Cut;
 use super::gemm::balanced;
 use super::layout::BlockedLayout;
 use super::nest::{BiasKind, Epilogue, Nest, NestArgs, Reduction, Strides};
@@ -37,6 +38,8 @@ pub struct Conv {
     pub residual: Option<BlockedLayout>,
     /// Applied last.
     pub activation: Option<Activation>,
+    /// How the direct kernel cuts it, if the model of its time is not to decide; not of ragged groups.
+    pub cut: Option<Cut>,
 }
 
 /// Most products that are unrolled for the taps of a kernel row.
@@ -191,6 +194,9 @@ impl Conv {
 
     fn tiling(&self, isa: Isa, part: &Part) -> tile::Tiling {
         let [_, h, w] = self.output_plane();
+        if let Some(cut) = &self.cut {
+            return tile::Tiling::of(h, w, part.vectors, cut.tile);
+        }
         // without mask registers there is room for one mask
         let widest = if self.ragged(isa) && isa != Isa::Avx512 { 1 } else { usize::MAX };
         tile::choose_within(isa, h, w, part.vectors, self.ic_per_group() * self.taps(), widest)
@@ -289,6 +295,7 @@ impl Conv {
         let head = has_head.then(|| runs.remove(0));
         let tail_k = if runs.len() > 1 && runs.last() != runs.first() { runs.pop().unwrap_or(0) } else { 0 };
         let (blocks, k) = (runs.len(), runs.first().copied().unwrap_or(1));
+        let most = if head.is_some() { blocks } else { self.chunk(isa, tiling, blocks, k) };
         let head = head.map(|k| (k, (x.block_bytes() - 4 * part.x_lane) as i32));
         let step = |bytes: usize, d: usize| (bytes * self.dilations[d]) as i32;
         let mut loops = vec![(kd, step(x.plane_bytes(), 0)), (kh, step(x.row_bytes(), 1))];
@@ -300,16 +307,6 @@ impl Conv {
             vec![0]
         };
         let products = self.taps() * k;
-        let block_bytes = products * tiling.vectors.size(0) * isa.vector_bytes();
-        let tiles = tiling.rows.pieces * tiling.cols.pieces;
-        let limit = if tiles <= 1 {
-            usize::MAX
-        } else if tiles <= 4 && block_bytes * blocks > WEIGHT_CHUNK_BYTES {
-            WEIGHT_CHUNK_SMALL_BYTES
-        } else {
-            WEIGHT_CHUNK_BYTES
-        };
-        let most = if head.is_some() { blocks } else { (limit / block_bytes).max(1) };
         let chunks = Split::at_most(blocks, most);
         Reduction {
             chunks,
@@ -325,17 +322,86 @@ impl Conv {
         }
     }
 
+    /// Most runs of `k` channels in one kernel call, of `blocks`.
+    fn chunk(&self, isa: Isa, tiling: &tile::Tiling, blocks: usize, k: usize) -> usize {
+        if let Some(cut) = &self.cut {
+            return cut.chunk;
+        }
+        let block_bytes = self.taps() * k * tiling.vectors.size(0) * isa.vector_bytes();
+        let tiles = tiling.rows.pieces * tiling.cols.pieces;
+        let limit = if tiles <= 1 {
+            usize::MAX
+        } else if tiles <= 4 && block_bytes * blocks > WEIGHT_CHUNK_BYTES {
+            WEIGHT_CHUNK_SMALL_BYTES
+        } else {
+            WEIGHT_CHUNK_BYTES
+        };
+        (limit / block_bytes).max(1)
+    }
+
+    /// Blocks of output rows whose input stays in cache.
+    fn fewest_row_blocks(&self, tiling: &tile::Tiling) -> usize {
+        let tiles = tiling.rows.pieces;
+        if let Some(cut) = &self.cut {
+            return cut.blocks.min(tiles);
+        }
+        let row = self.x.row_bytes() * self.strides[1] * (self.ic_per_group().div_ceil(self.x.cb));
+        let tile_bytes = row * tiling.rows.size(0);
+        tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1))
+    }
+
     /// How many blocks the output rows are dealt out in.
     fn row_blocks(&self, tiling: &tile::Tiling, groups: usize, threads: usize) -> usize {
         let tiles = tiling.rows.pieces;
-        let row = self.x.row_bytes() * self.strides[1] * (self.ic_per_group().div_ceil(self.x.cb));
-        let tile_bytes = row * tiling.rows.size(0);
-        let mut blocks = tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1));
+        let mut blocks = self.fewest_row_blocks(tiling);
         let others = self.y.n * self.group * self.output_plane()[0] * groups;
         while blocks < tiles && !balanced(others * blocks, threads) {
             blocks += 1;
         }
         blocks
+    }
+
+    /// How the direct kernel cuts it: as it says itself, else as the model of its time does. `None` of ragged groups,
+    /// each of which is cut in its own way.
+    pub fn cut(&self, isa: Isa) -> Option<Cut> {
+        let part = (!self.ragged(isa)).then(|| self.part(isa, 0))?;
+        Some(self.cut.unwrap_or_else(|| self.cut_to(isa, &self.tiling(isa, &part), &part)))
+    }
+
+    /// The cut for a tiling, the rest as the model has it.
+    fn cut_to(&self, isa: Isa, tiling: &tile::Tiling, part: &Part) -> Cut {
+        let chunk = self.reduction(isa, tiling, part).chunks.size(0);
+        Cut { tile: tiling.tile(), chunk: chunk.max(1), blocks: self.fewest_row_blocks(tiling).max(1) }
+    }
+
+    /// Cuts with other tiles that may be as fast.
+    pub(crate) fn tiles_to_try(&self, isa: Isa, limit: f64) -> Vec<Cut> {
+        if self.ragged(isa) {
+            return vec![];
+        }
+        let ([_, h, w], part) = (self.output_plane(), self.part(isa, 0));
+        let products = self.ic_per_group() * self.taps();
+        let near = tile::near_best(isa, h, w, part.vectors, products, limit);
+        near.iter().map(|t| self.cut_to(isa, t, &part)).collect()
+    }
+
+    /// Cuts that differ from this one in the reduction or in what is dealt out.
+    pub(crate) fn cuts_beside(&self, cut: &Cut) -> Vec<Cut> {
+        let runs = self.ic_per_group() / self.x.cb.min(self.ic_per_group());
+        let tiles = Split::at_most(self.output_plane()[1], cut.tile[0]).pieces;
+        let chunks = [cut.chunk / 2, 2 * cut.chunk, runs].map(|chunk| Cut { chunk: chunk.min(runs), ..*cut });
+        let blocks = [1, cut.blocks / 2, 2 * cut.blocks, tiles].map(|n| Cut { blocks: n.min(tiles), ..*cut });
+        chunks.into_iter().chain(blocks).filter(|c| c.check_sizes().is_ok()).collect()
+    }
+
+    /// Whether the direct kernel can be cut so.
+    pub(crate) fn check_cut(&self, isa: Isa, cut: &Cut) -> std::result::Result<(), String> {
+        if self.ragged(isa) {
+            let why =
+                format!("got group {} of channels that are no whole blocks, wanted whole ones", self.group);
+            return Err(why);
+        }
+        cut.check_tile(isa)
     }
 
     /// The nest of a part whose packed weights begin at byte `weights_at`.
@@ -423,6 +489,9 @@ impl Conv {
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
         let isa = e.isa();
         self.check(isa)?;
+        if let Some(why) = self.cut.and_then(|cut| self.check_cut(isa, &cut).err()) {
+            return Err(Error::invalid("conv", why));
+        }
         if !self.handles_group(isa) {
             return Err(Error::unsupported(
                 "conv",

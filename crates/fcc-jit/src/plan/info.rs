@@ -1,4 +1,5 @@
 //! What is known of a plan when it is made, for profiles and explanations.
+use crate::asm::Isa;
 use crate::declined::Declined;
 use std::fmt;
 
@@ -105,6 +106,12 @@ impl StepInfo {
 /// What becomes of the nodes that no step computes, and what a plan holds in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlanInfo {
+    /// The instructions of its kernels; `None` where the interpreter does all.
+    pub isa: Option<Isa>,
+    /// Whether one thread runs all steps.
+    pub alone: bool,
+    /// Why these instructions and threads, where a table of choices says so.
+    pub why: Option<String>,
     /// Operators of the graph, those left out that nothing reads, and those after a cut.
     pub nodes: usize,
     /// Operators whose results are the same in every run: computed when the plan is made.

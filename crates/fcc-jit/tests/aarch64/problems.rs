@@ -171,6 +171,7 @@ fn conv(rng: &mut Rng, case: &ConvCase, form: Form) -> Case {
         bias: true,
         residual: None,
         activation: Some(Activation::Relu),
+        cut: None,
     };
     let (problem, weights) = match form {
         Form::Direct => {
@@ -185,8 +186,19 @@ fn conv(rng: &mut Rng, case: &ConvCase, form: Form) -> Case {
             (Problem::Winograd(spec), packed)
         }
         Form::Grouped => {
-            let Conv { x, y, kernel, strides, dilations, pads_begin, group, bias, residual, activation } =
-                dense;
+            let Conv {
+                x,
+                y,
+                kernel,
+                strides,
+                dilations,
+                pads_begin,
+                group,
+                bias,
+                residual,
+                activation,
+                cut: _,
+            } = dense;
             let spec =
                 GroupConv { x, y, kernel, strides, dilations, pads_begin, group, bias, residual, activation };
             let mut packed = vec![f32::NAN; spec.packed_elems(ISA)];

@@ -21,6 +21,7 @@ mod transform;
 use super::brgemm::{Bias, Brgemm, max_rows};
 use super::clif::{at, coordinates, for_n, for_range, off, share};
 use super::conv::Conv;
+use super::cut::Cut;
 use super::gemm::balanced;
 use super::halo::Halo;
 use super::layout::BlockedLayout;
@@ -57,6 +58,8 @@ pub struct Winograd {
     y: Bilinear,
     x: Bilinear,
     schemes: [Scheme; 2],
+    /// How it is cut, if the model of its time is not to decide.
+    cut: Option<Cut>,
 }
 
 /// A run of unit positions along one dim that have the same number of tiles, and how many outputs the last tile has.
@@ -109,7 +112,7 @@ impl Winograd {
         }
         let [y, x] = [0, 1].map(|d| Bilinear::new(schemes[d], conv.kernel[1 + d], conv.strides[1 + d]));
         let registers = InputTile::registers(&x).max(OutputTile::registers(&x));
-        let made = Winograd { conv: conv.clone(), y, x, schemes };
+        let made = Winograd { conv: Conv { cut: None, ..conv.clone() }, y, x, schemes, cut: None };
         (registers <= isa.registers() && made.points() > 1).then_some(made)
     }
 
@@ -133,25 +136,109 @@ impl Winograd {
         [self.in_channels().div_ceil(self.conv.x.cb), self.out_channels().div_ceil(self.conv.y.cb)]
     }
 
-    fn plan(&self, isa: Isa, threads: usize) -> Plan {
+    /// Rows and columns of tiles.
+    fn tiles(&self) -> [usize; 2] {
         let [_, h, w] = self.conv.y.spatial;
-        let (ty, tx) = (h.div_ceil(self.y.outputs), w.div_ceil(self.x.outputs));
-        let (vb, points, [in_blocks, blocks]) = (isa.vector_bytes(), self.points(), self.blocks());
+        [h.div_ceil(self.y.outputs), w.div_ceil(self.x.outputs)]
+    }
+
+    /// The algorithms for height and width.
+    pub fn schemes(&self) -> [Scheme; 2] {
+        self.schemes
+    }
+
+    /// The same, cut so.
+    ///
+    /// # Errors
+    /// What does not fit, with what would.
+    pub fn with_cut(self, isa: Isa, cut: Cut) -> std::result::Result<Winograd, String> {
+        cut.check_sizes()?;
+        let ([_, blocks], nv) = (self.blocks(), cut.tile[2]);
+        if max_rows(isa, nv) == 0 || nv * isa.lanes() > pack::WIDEST || !blocks.is_multiple_of(nv) {
+            return Err(format!(
+                "got {nv} vectors, wanted 1 or 2 that divide {blocks} blocks of output channels"
+            ));
+        }
+        if !(blocks / nv).is_multiple_of(cut.chunk) {
+            return Err(format!("got chunks of {}, wanted a divisor of {} groups", cut.chunk, blocks / nv));
+        }
+        let made = Winograd { cut: Some(cut), ..self };
+        let most = i32::MAX as usize / 2;
+        // offsets between points are immediates, and all points are in one operand
+        let (v_step, m_step) = made.point_steps(isa, &made.plan(isa, 1));
+        match made.points().checked_mul(v_step.max(m_step)) {
+            Some(bytes) if bytes <= most => Ok(made),
+            _ => Err(format!("got units of {cut}, whose tiles take more than {most} bytes")),
+        }
+    }
+
+    /// How it is cut: as it says itself, else as the model of its time does.
+    pub fn cut(&self, isa: Isa) -> Cut {
+        self.cut.unwrap_or_else(|| {
+            let (most, [ty, tx]) = (self.most_tiles(isa), self.tiles());
+            let cols = Split::at_most(tx, most).size(0);
+            let rows = Split::at_most(ty, (most / cols.max(1)).max(1)).size(0);
+            let nv = if self.blocks()[1].is_multiple_of(2) { 2 } else { 1 };
+            Cut { tile: [rows, cols, nv], chunk: self.chunk(isa, rows * cols, nv), blocks: 1 }
+        })
+    }
+
+    fn limits(&self, isa: Isa) -> Limits {
         let weights = 4 * self.packed_elems(isa) / self.conv.group;
-        let limits = if weights > L2_WEIGHT_BYTES { LARGE } else { SMALL };
-        let most = limits.tiles.min(limits.input_bytes / (points * in_blocks * vb)).max(16);
-        let cols = Split::at_most(tx, most);
-        let mut rows = Split::at_most(ty, (most / cols.size(0)).max(1));
+        if weights > L2_WEIGHT_BYTES { LARGE } else { SMALL }
+    }
+
+    /// Most tiles of a unit.
+    fn most_tiles(&self, isa: Isa) -> usize {
+        let limits = self.limits(isa);
+        limits.tiles.min(limits.input_bytes / (self.points() * self.blocks()[0] * isa.vector_bytes())).max(16)
+    }
+
+    /// Groups of `nv` vectors whose products for `tiles` tiles are kept at a time.
+    fn chunk(&self, isa: Isa, tiles: usize, nv: usize) -> usize {
+        let limit = if tiles > SMALL.tiles { self.limits(isa).product_bytes } else { SMALL.product_bytes };
+        let groups = self.blocks()[1] / nv;
+        let chunk = limit / (self.points() * nv * tiles * isa.vector_bytes());
+        let chunk = chunk.clamp(1, groups.max(1));
+        (1..=chunk).rev().find(|c| groups.is_multiple_of(*c)).unwrap_or(1)
+    }
+
+    /// Cuts that differ from this one in one size.
+    pub(crate) fn cuts_beside(&self, isa: Isa, cut: &Cut) -> Vec<Cut> {
+        let ([rows, cols, nv], [ty, tx]) = (cut.tile, self.tiles());
+        let units =
+            [(rows, tx), (2 * rows, cols), (rows.div_ceil(2), cols), (rows, cols.div_ceil(2)), (ty, tx)];
+        let mut out = vec![];
+        for (r, c) in units.into_iter().map(|(r, c)| (r.min(ty), c.min(tx))) {
+            if r * c <= 4 * LARGE.tiles {
+                let chunk = self.chunk(isa, r * c, nv);
+                out.push(Cut { tile: [r, c, nv], chunk, ..*cut });
+            }
+        }
+        let groups = self.blocks()[1] / nv;
+        let divisors = (1..=groups).filter(|c| groups.is_multiple_of(*c));
+        let near = |c: &usize| *c != cut.chunk && (*c <= 2 * cut.chunk && 2 * *c >= cut.chunk);
+        out.extend(divisors.filter(near).map(|chunk| Cut { chunk, ..*cut }));
+        let other = 3 - nv.min(2);
+        if self.blocks()[1].is_multiple_of(other) {
+            let chunk = self.chunk(isa, rows * cols, other);
+            out.push(Cut { tile: [rows, cols, other], chunk, ..*cut });
+        }
+        out
+    }
+
+    fn plan(&self, isa: Isa, threads: usize) -> Plan {
+        let [ty, tx] = self.tiles();
+        let Cut { tile: [height, width, nv], chunk, .. } = self.cut(isa);
+        let cols = Split::at_most(tx, width);
+        let mut rows = Split::at_most(ty, height);
         let others = self.conv.y.n * self.conv.group * cols.pieces;
         while rows.pieces < ty && !balanced(others * rows.pieces, threads) {
             rows = Split::into(ty, rows.pieces + 1);
         }
-        let nv = if blocks.is_multiple_of(2) { 2 } else { 1 };
         let tiles = rows.size(0) * cols.size(0);
-        let groups = blocks / nv;
-        let product_bytes = if tiles > SMALL.tiles { limits.product_bytes } else { SMALL.product_bytes };
-        let chunk = (product_bytes / (points * nv * tiles * vb)).clamp(1, groups);
-        let chunk = (1..=chunk).rev().find(|c| groups.is_multiple_of(*c)).unwrap_or(1);
+        // smaller units leave room for more products
+        let chunk = if self.cut.is_some() { chunk } else { self.chunk(isa, tiles, nv) };
         Plan { rows, cols, nv, chunk, tiles }
     }
 

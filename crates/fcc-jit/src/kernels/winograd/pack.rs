@@ -6,7 +6,7 @@ use crate::asm::Isa;
 use crate::error::{Error, Result};
 
 /// Columns of the widest micro-kernel used here.
-const WIDEST: usize = 32;
+pub(super) const WIDEST: usize = 32;
 
 impl Winograd {
     /// Elements of the packed weights.

@@ -65,6 +65,10 @@ impl Emit<'_> {
     pub(super) fn because(&mut self, why: impl Into<String>) {
         self.about.why = Some(why.into());
     }
+    /// The same, where there may be no reason to give.
+    pub(super) fn about_why(&mut self, why: Option<String>) {
+        self.about.why = why.or_else(|| self.about.why.take());
+    }
     /// Makes a step that does something else than what the node at work is there for, to a value of type `output`.
     pub(super) fn aside<T>(&mut self, work: Work, output: String, make: impl FnOnce(&mut Self) -> T) -> T {
         let about = About { nodes: self.about.nodes.clone(), output, work, why: None };
@@ -170,6 +174,9 @@ impl Emit<'_> {
             _ => 0,
         };
         PlanInfo {
+            isa: Some(self.code.isa()),
+            alone: false,
+            why: None,
             nodes: all.len(),
             constant: with(&|id| self.program.origins[id].constant),
             views: with(&|id| viewed.contains(id) && !stepped.contains(id)),

@@ -1,17 +1,15 @@
 //! Convolution and pooling.
-use super::forms::{conv_input, dense, narrow, spreads};
+use super::forms::{conv_input, dense, narrow_conv, spreads};
 use super::weights::Weights;
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
-use crate::Precision;
 use crate::aligned::AlignedF32;
+use crate::choices::problem::Problem;
 use crate::kernels::conv::Conv;
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::global_pool::GlobalPool;
 use crate::kernels::lanewise;
 use crate::kernels::layout::BlockedLayout;
-use crate::kernels::narrow::NarrowConv;
-use crate::kernels::winograd::{Choice, Winograd};
 use crate::module::Kernel;
 use crate::plan::ir::{ConvNode, Node, PoolKind, PoolNode, Vx};
 use fcc_ir::Error;
@@ -27,13 +25,13 @@ impl Emit<'_> {
             _ => return Err(missing()),
         };
         let isa = self.code.isa();
-        if narrow(self.program, conv, Some(x), Some(y), isa) {
+        if self.forms.lanes_are_pixels(node) {
             return self.narrow_conv(node, conv);
         }
         if spreads(self.program, conv, node, isa) {
             return self.spread_conv(node, conv);
         }
-        let form = conv_input(self.program, conv, node, self.forms.blocked[x.at()], isa);
+        let form = conv_input(self.program, conv, node, &self.forms);
         let residual = if conv.residual {
             Some(node.inputs.last().copied().flatten().ok_or_else(missing)?)
         } else {
@@ -76,25 +74,9 @@ impl Emit<'_> {
                 bias: conv.bias,
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
+                cut: None,
             };
-            let wide = self.shared.options.precision == Precision::Fast;
-            let choice = match self.plain {
-                true => Choice::direct("numbers that are not finite came by: plain sums only"),
-                false => Winograd::choose(&k, isa, wide),
-            };
-            self.because(choice.why);
-            if let Some(k) = choice.winograd {
-                let kernel = built(k.build(self.code.emitter(), threads))?;
-                let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
-                let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, threads, w, out);
-                (kernel, self.packed_from(weights, elems, pack), bias)
-            } else {
-                let kernel = built(k.build(self.code.emitter(), threads))?;
-                let (elems, bias) = (k.packed_elems(isa), (k.bias_elems(isa), k.bias_runs(isa)));
-                let job = k;
-                let pack = move |w: &[f32], out: &mut [f32]| job.pack_weights(isa, w, out);
-                (kernel, self.packed_from(weights, elems, pack), bias)
-            }
+            self.sums(Problem::Conv(k), weights)?
         } else {
             let (c, m) = (xl.c / conv.group, yl.c / conv.group);
             let cb = self.forms.cb;
@@ -124,6 +106,17 @@ impl Emit<'_> {
         self.finish_conv(node, conv, kernel, packed, bias, operands)
     }
 
+    /// The kernel of a dense convolution in the way that is chosen, its weights, and the elements and runs of its bias.
+    fn sums(&mut self, problem: Problem, weights: Weights) -> Result<(Kernel, Loc, (usize, usize)), Stop> {
+        let isa = self.code.isa();
+        let (sums, threads, why) = self.chooser.sums(&problem, self.plain).ok_or_else(missing)?;
+        self.about_why(why);
+        let kernel = built(sums.build(self.code.emitter(), threads))?;
+        let (elems, bias) = (sums.packed_elems(isa), sums.bias(isa));
+        let pack = move |w: &[f32], out: &mut [f32]| sums.pack_weights(isa, threads, w, out);
+        Ok((kernel, self.packed_from(weights, elems, pack), bias))
+    }
+
     /// The weights of a convolution, `[M, C/group, …]` or transposed `[C, M/group, …]`.
     fn weights(&self, conv: &ConvNode, w: Vx) -> Result<Weights, Stop> {
         let tensor = self.program.constant_of(w).ok_or_else(missing)?.clone();
@@ -144,18 +137,7 @@ impl Emit<'_> {
         let r = residual.map(|r| self.need(r, Form::Plain, &node.place)).transpose()?;
         let y = self.make_in(y, Form::Plain)?;
         let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(missing()) };
-        let two = |v: [usize; 3]| [v[1], v[2]];
-        let k = NarrowConv {
-            x: xl,
-            y: yl,
-            kernel: two(conv.kernel),
-            strides: two(conv.strides),
-            dilations: two(conv.dilations),
-            pads_begin: two(conv.pads_begin),
-            bias: conv.bias,
-            residual: r.is_some(),
-            activation: conv.activation,
-        };
+        let k = narrow_conv(conv, xl, yl);
         let threads = self.shared.options.threads;
         if let Some(copy) = k.split() {
             self.because("the input's columns by phase of the stride");
@@ -164,7 +146,8 @@ impl Emit<'_> {
             self.run(&node.place, kernel, vec![x, to])?;
             x = to;
         }
-        self.because("few output channels: lanes are pixels");
+        let why = self.forms.why_lanes(node).map(|(_, why)| why.clone());
+        self.because(why.unwrap_or_default());
         let weights = self.weights(conv, w)?;
         let kernel = built(k.build(self.code.emitter(), threads))?;
         let (elems, bias) = (k.packed_elems(), (yl.c, 1));
@@ -197,6 +180,7 @@ impl Emit<'_> {
             bias: conv.bias,
             residual: None,
             activation: conv.activation,
+            cut: None,
         };
         let buffer = Home::Buffer(self.buffer(middle.bytes()));
         let to = Loc { home: buffer, offset: 0, layout: Some(middle) };
