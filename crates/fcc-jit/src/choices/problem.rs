@@ -1,5 +1,5 @@
 //! Problems that can be computed in more than one way.
-use super::{Algorithm, Choices, Key, Lanes, Way};
+use super::{Algorithm, Choice, Choices, Key, Lanes, Way};
 use crate::asm::Isa;
 use crate::kernels::conv::Conv;
 use crate::kernels::gemm::{BStorage, Gemm, GemmBias};
@@ -331,67 +331,98 @@ impl<'a> Chooser<'a> {
     pub fn asked(self) -> Vec<Asked> {
         self.asked
     }
-    /// The table's choice made by `make`, and the reason; where there is none, or it cannot be taken, only why not.
+    /// What the table says of a problem, made by `make`; where it says nothing that can be taken, `None` and why not.
     fn saved<T>(
         &mut self,
         problem: &Problem,
         make: impl FnOnce(&Way) -> Result<T, String>,
-    ) -> (Option<T>, Option<String>) {
-        let Some(choices) = self.choices else { return (None, None) };
+    ) -> Result<(T, Choice), Option<String>> {
+        let choices = self.choices.ok_or(None)?;
         let key = problem.key(self.setting);
-        let (made, why, declined) = match choices.get(&key).map(|c| (c, make(&c.way))) {
-            Some((c, Ok(made))) => (Some(made), Some(c.reason()), None),
-            Some((c, Err(why))) => (None, Some(c.declined(&why)), Some(c.declined(&why))),
-            None => (None, None, None),
+        let found = match choices.get(&key) {
+            Some(choice) => {
+                make(&choice.way).map(|made| (made, *choice)).map_err(|why| Some(choice.declined(&why)))
+            }
+            None => Err(None),
         };
         if !self.asked.iter().any(|a| a.key == key) {
-            self.asked.push(Asked { problem: problem.clone(), key, taken: made.is_some(), declined });
+            let declined = found.as_ref().err().cloned().flatten();
+            self.asked.push(Asked { problem: problem.clone(), key, taken: found.is_ok(), declined });
         }
-        (made, why)
+        found
     }
-    /// The kernel of a convolution or product, the threads that it is built for, and why. `plain`: only sums of each
-    /// term; nothing is noted then.
-    pub fn sums(&mut self, problem: &Problem, plain: bool) -> Option<(Sums, usize, Option<String>)> {
+    /// The kernel of a convolution or product. `plain`: only sums of each term; nothing is noted then.
+    pub fn sums(&mut self, problem: &Problem, plain: bool) -> Option<Decided<Sums>> {
         let s = self.setting;
         if plain && let Problem::Conv(c) = problem {
             let why = "numbers that are not finite came by: plain sums only";
-            return Some((Sums::Conv(c.clone()), s.threads, Some(why.into())));
+            return Some(Decided::by_model(Sums::Conv(c.clone()), s.threads, Some(why.into())));
         }
-        let threads = |way: &Way| if matches!(way, Way::Sums { alone: true, .. }) { 1 } else { s.threads };
-        let (made, why) = self.saved(problem, |way| Ok((Sums::of(problem, way, s)?, threads(way))));
-        if let Some((sums, threads)) = made {
-            return Some((sums, threads, why));
+        match self.saved(problem, |way| Sums::of(problem, way, s)) {
+            Ok((sums, choice)) => Some(Decided::tuned(sums, choice.way.threads(s.threads), choice)),
+            Err(declined) => {
+                let (sums, because) = Sums::estimate(problem, s)?;
+                let why: Vec<String> = [declined, because].into_iter().flatten().collect();
+                Some(Decided::by_model(sums, s.threads, (!why.is_empty()).then(|| why.join("; "))))
+            }
         }
-        let (sums, because) = Sums::estimate(problem, s)?;
-        let why = [why, because].into_iter().flatten().collect::<Vec<_>>().join("; ");
-        Some((sums, s.threads, (!why.is_empty()).then_some(why)))
     }
-    /// What lies in the lanes of a convolution that could have either, and why.
-    pub fn lanes(&mut self, conv: NarrowConv) -> (Lanes, String) {
-        let estimate = lanes_by_count(&conv, self.setting.isa);
-        let by_count = match estimate {
-            Lanes::Pixels => "few output channels: lanes are pixels",
-            Lanes::Channels => "lanes are channels",
-        };
-        let (made, why) = self.saved(&Problem::Lanes(conv), |way| match way {
+    /// What lies in the lanes of a convolution that could have either.
+    pub fn lanes(&mut self, conv: NarrowConv) -> Decided<Lanes> {
+        let (isa, threads) = (self.setting.isa, self.setting.threads);
+        let problem = Problem::Lanes(conv);
+        let found = self.saved(&problem, |way| match way {
             Way::Lanes(lanes) => Ok(*lanes),
             other => Err(format!("got `{other}`, wanted `lanes pixels` or `lanes channels`")),
         });
-        match made {
-            Some(lanes) => (lanes, why.unwrap_or_default()),
-            None => (estimate, why.map_or(by_count.into(), |why| format!("{why}; {by_count}"))),
+        match (found, &problem) {
+            (Ok((lanes, choice)), _) => Decided::tuned(lanes, threads, choice),
+            (Err(declined), Problem::Lanes(conv)) => {
+                let lanes = lanes_by_count(conv, isa);
+                let because = format!("few output channels: lanes are {lanes}");
+                let why: Vec<String> = declined.into_iter().chain([because]).collect();
+                Decided::by_model(lanes, threads, Some(why.join("; ")))
+            }
+            (Err(why), _) => Decided::by_model(Lanes::Channels, threads, why),
         }
     }
-    /// The level of a whole plan, whether one thread runs all of it (`None`: by estimate), and why if a table says so.
+    /// The level of a whole plan, whether one thread runs all of it (`None`: by estimate), and what a table says of it.
     pub fn plan(&mut self, name: String) -> (Isa, Option<bool>, Option<String>) {
         let limit = self.setting.isa;
-        let (made, why) = self.saved(&Problem::Plan(name), |way| match way {
+        let found = self.saved(&Problem::Plan(name), |way| match way {
             Way::Plan { isa, alone } if *isa <= limit => Ok((*isa, *alone)),
             other => Err(format!("got `{other}`, wanted a plan of at most {limit}")),
         });
-        match made {
-            Some((isa, alone)) => (isa, Some(alone), why),
-            None => (limit, None, why),
+        match found {
+            Ok(((isa, alone), choice)) => (isa, Some(alone), Some(choice.reason())),
+            Err(declined) => (limit, None, declined),
         }
+    }
+}
+
+/// What is taken, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Decided<T> {
+    pub way: T,
+    /// The threads that it is built for.
+    pub threads: usize,
+    pub why: Option<String>,
+    /// The table's choice, if it is one.
+    pub tuned: Option<Choice>,
+}
+
+impl<T> Decided<T> {
+    fn tuned(way: T, threads: usize, choice: Choice) -> Decided<T> {
+        Decided { way, threads, why: Some(choice.reason()), tuned: Some(choice) }
+    }
+    fn by_model(way: T, threads: usize, why: Option<String>) -> Decided<T> {
+        Decided { way, threads, why, tuned: None }
+    }
+}
+
+impl Asked {
+    /// What its choice depends on beside the problem.
+    pub fn setting(&self) -> Setting {
+        Setting { isa: self.key.isa, threads: self.key.threads, precision: self.key.precision }
     }
 }

@@ -77,6 +77,13 @@ impl fmt::Display for Way {
     }
 }
 
+impl Way {
+    /// The threads that a kernel is built for in a run of `all` threads.
+    pub(crate) fn threads(&self, all: usize) -> usize {
+        if matches!(self, Way::Sums { alone: true, .. }) { 1 } else { all }
+    }
+}
+
 fn schemes(text: &str) -> Option<[Scheme; 2]> {
     let (y, x) = text.split_once('x')?;
     let scheme = |text: &str| Scheme::ALL.into_iter().find(|s| s.outputs().to_string() == text);

@@ -1,5 +1,6 @@
 //! What is known of a plan when it is made, for profiles and explanations.
 use crate::asm::Isa;
+use crate::choices::Choice;
 use crate::declined::Declined;
 use std::fmt;
 
@@ -57,6 +58,8 @@ pub struct StepInfo {
     pub output: String,
     /// Why this kernel and no other, where there was a choice.
     pub why: Option<String>,
+    /// The choice of a table that it follows.
+    pub tuned: Option<Choice>,
     /// Floating-point operations, a multiply-add counted as two: those of the plain algorithm, whichever is used. 0 of
     /// the interpreter.
     pub flops: u64,
@@ -81,6 +84,7 @@ impl StepInfo {
             kernel: "everything".into(),
             output: String::new(),
             why: None,
+            tuned: None,
             flops: 0,
             read_bytes: 0,
             written_bytes: 0,
@@ -110,7 +114,7 @@ pub struct PlanInfo {
     pub isa: Option<Isa>,
     /// Whether one thread runs all steps.
     pub alone: bool,
-    /// Why these instructions and threads, where a table of choices says so.
+    /// Why these instructions and threads, where a table of choices has something to say.
     pub why: Option<String>,
     /// Operators of the graph, those left out that nothing reads, and those after a cut.
     pub nodes: usize,

@@ -3,7 +3,7 @@ use super::race::{Entrant, Rules, fastest, race};
 use super::{MARGIN, decide};
 use crate::aligned::AlignedF32;
 use crate::asm::Isa;
-use crate::choices::problem::{Asked, Problem, Setting, Sums};
+use crate::choices::problem::{Asked, Problem, Sums};
 use crate::choices::{Algorithm, Choice, Way};
 use crate::compiled::Options;
 use crate::kernels::gemm::BStorage;
@@ -207,7 +207,7 @@ impl Bench {
             if kernels.iter().any(|k| k.0 == *way) {
                 continue;
             }
-            let threads = if matches!(way, Way::Sums { alone: true, .. }) { 1 } else { s.threads };
+            let threads = way.threads(s.threads);
             let sums = Sums::of(&asked.problem, way, s).map_err(Error::invalid)?;
             match sums.build(code.emitter(), threads) {
                 Ok(kernel) => kernels.push((*way, sums, threads, kernel)),
@@ -312,11 +312,5 @@ impl Field<'_> {
             }));
         }
         Ok(race(&mut entrants, rules))
-    }
-}
-
-impl Asked {
-    pub(super) fn setting(&self) -> Setting {
-        Setting { isa: self.key.isa, threads: self.key.threads, precision: self.key.precision }
     }
 }

@@ -10,7 +10,7 @@ mod race;
 mod whole;
 
 use crate::choices::problem::{Asked, Problem};
-use crate::choices::{Choice, Choices, Key};
+use crate::choices::{Choice, Choices, Key, Way};
 use crate::compiled::{Options, compile};
 use fcc_ir::interp::Values;
 use fcc_ir::{Model, Result};
@@ -86,6 +86,27 @@ pub fn tune(
     Ok(tuner.tuned)
 }
 
+/// Each problem of a model's plan for these inputs, in the order in which the plan meets them, with the ways that tuning
+/// may try: those that it begins with, and those that differ from one of them in one size.
+///
+/// # Errors
+/// As [`compile`].
+pub fn candidates(model: &Model, options: &Options, inputs: &Values) -> Result<Vec<(Key, Vec<Way>)>> {
+    let choices = options.choices.clone().unwrap_or_default();
+    let plan = compile(model, &Options { choices: Some(choices), ..options.clone() })?.plan_for(inputs)?;
+    let ways = |a: &Asked| {
+        let s = a.setting();
+        let mut ways = a.problem.starts(s);
+        for way in ways.clone().iter().flat_map(|w| a.problem.beside(w, s)) {
+            if !ways.contains(&way) {
+                ways.push(way);
+            }
+        }
+        (a.key.clone(), ways)
+    };
+    Ok(plan.asked.iter().map(ways).collect())
+}
+
 impl Tuner<'_> {
     fn options(&self) -> Options {
         Options { choices: Some(Arc::new(self.tuned.choices.clone())), ..self.options.clone() }
@@ -136,7 +157,7 @@ impl Tuner<'_> {
 }
 
 /// The faster of two ways, the estimate's unless the other beats it by more than `margin`.
-fn decide(estimate: (crate::choices::Way, u64), best: (crate::choices::Way, u64), margin: f64) -> Choice {
+fn decide(estimate: (Way, u64), best: (Way, u64), margin: f64) -> Choice {
     let wins = (best.1 as f64) < estimate.1 as f64 * (1.0 - margin);
     let (way, ns) = if wins { best } else { estimate };
     Choice { way, ns, estimate: estimate.0, estimate_ns: estimate.1, line: 0 }

@@ -3,7 +3,7 @@ use super::forms::{conv_input, dense, narrow_conv, spreads};
 use super::weights::Weights;
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
 use crate::aligned::AlignedF32;
-use crate::choices::problem::Problem;
+use crate::choices::problem::{Decided, Problem};
 use crate::kernels::conv::Conv;
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
@@ -109,8 +109,9 @@ impl Emit<'_> {
     /// The kernel of a dense convolution in the way that is chosen, its weights, and the elements and runs of its bias.
     fn sums(&mut self, problem: Problem, weights: Weights) -> Result<(Kernel, Loc, (usize, usize)), Stop> {
         let isa = self.code.isa();
-        let (sums, threads, why) = self.chooser.sums(&problem, self.plain).ok_or_else(missing)?;
-        self.about_why(why);
+        let decided = self.chooser.sums(&problem, self.plain).ok_or_else(missing)?;
+        let Decided { way: sums, threads, why, tuned } = decided;
+        self.decided(why, tuned);
         let kernel = built(sums.build(self.code.emitter(), threads))?;
         let (elems, bias) = (sums.packed_elems(isa), sums.bias(isa));
         let pack = move |w: &[f32], out: &mut [f32]| sums.pack_weights(isa, threads, w, out);
@@ -146,8 +147,10 @@ impl Emit<'_> {
             self.run(&node.place, kernel, vec![x, to])?;
             x = to;
         }
-        let why = self.forms.why_lanes(node).map(|(_, why)| why.clone());
-        self.because(why.unwrap_or_default());
+        if let Some(decided) = self.forms.lanes(node) {
+            let (why, tuned) = (decided.why.clone(), decided.tuned);
+            self.decided(why, tuned);
+        }
         let weights = self.weights(conv, w)?;
         let kernel = built(k.build(self.code.emitter(), threads))?;
         let (elems, bias) = (k.packed_elems(), (yl.c, 1));

@@ -4,7 +4,7 @@ use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::asm::Isa;
 use crate::choices::Lanes;
-use crate::choices::problem::Chooser;
+use crate::choices::problem::{Chooser, Decided};
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::layout::BlockedLayout;
@@ -26,7 +26,7 @@ pub(super) struct Forms {
     pub inside: HashMap<Vx, (Vx, usize)>,
     /// The results of convolutions of few output channels: whether their lanes are pixels, so that they are row-major,
     /// and why.
-    lanes: HashMap<Vx, (Lanes, String)>,
+    lanes: HashMap<Vx, Decided<Lanes>>,
     pub cb: usize,
     isa: Isa,
 }
@@ -127,10 +127,10 @@ impl Forms {
 
     /// Whether the lanes of a convolution are pixels; its result is row-major then.
     pub fn lanes_are_pixels(&self, node: &Node) -> bool {
-        self.why_lanes(node).is_some_and(|(lanes, _)| *lanes == Lanes::Pixels)
+        self.lanes(node).is_some_and(|d| d.way == Lanes::Pixels)
     }
     /// What is in the lanes of a convolution where there was a choice, and why.
-    pub fn why_lanes(&self, node: &Node) -> Option<&(Lanes, String)> {
+    pub fn lanes(&self, node: &Node) -> Option<&Decided<Lanes>> {
         node.out().and_then(|out| self.lanes.get(&out))
     }
 

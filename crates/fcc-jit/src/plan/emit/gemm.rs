@@ -1,7 +1,7 @@
 //! Matrix products.
 use super::weights::Weights;
 use super::{Emit, Form, Home, Loc, Stop, built, no_kernel};
-use crate::choices::problem::{Problem, Sums};
+use crate::choices::problem::{Decided, Problem, Sums};
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::gemm::{BStorage, BatchDim, Gemm, GemmBias, GemmResidual};
 use crate::plan::ir::{GemmNode, Node, Vx};
@@ -60,9 +60,10 @@ impl Emit<'_> {
             }
             spec.residual = Some(GemmResidual { row: if whole { n } else { 0 }, scale });
         }
-        let (sums, threads, why) =
-            self.chooser.sums(&Problem::Gemm(spec), false).ok_or_else(|| no_kernel("a product"))?;
-        let Sums::Gemm(spec) = sums else { return Err(no_kernel("a product by another algorithm")) };
+        let decided = self.chooser.sums(&Problem::Gemm(spec), false).ok_or_else(|| no_kernel("a product"))?;
+        let Decided { way: Sums::Gemm(spec), threads, why, tuned } = decided else {
+            return Err(no_kernel("a product by another algorithm"));
+        };
         let a_loc = self.need(a, Form::Plain, &node.place)?;
         let b_loc =
             if constant_b { self.packed_b(&spec, b, g)? } else { self.b_in_place(b, g.trans_b, node)? };
@@ -79,7 +80,7 @@ impl Emit<'_> {
         }
         args.push(self.make_in(out, Form::Plain)?);
         let kernel = built(spec.build(self.code.emitter(), threads))?;
-        self.about_why(why);
+        self.decided(why, tuned);
         self.run(&node.place, kernel, args)
     }
 
