@@ -4,7 +4,7 @@
 //! fcc choices 0.1.0
 //! machine AMD EPYC 9654 96-Core Processor, avx512
 //! # level threads precision | problem | choice | µs | the estimate's choice | µs
-//! avx512 2 f32 | gemm 64x64x64 | direct 14x1x2 chunk 64 blocks 1 | 2.125 | direct 7x1x4 chunk 64 blocks 1 | 2.250
+//! avx512 2 f32 | gemm 64x64x64 | direct 14x1x2 chunk 64 blocks 1 ahead 1024 | 2.125 | direct 7x1x4 chunk 64 blocks 1 ahead 1024 | 2.250
 //! ```
 use super::machine::machine;
 use super::{Choice, Choices, Key};

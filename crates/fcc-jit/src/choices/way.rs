@@ -95,7 +95,7 @@ impl FromStr for Way {
     fn from_str(text: &str) -> Result<Way, String> {
         let wanted = || {
             format!(
-                "got choice `{text}`, wanted one such as `direct 1x14x2 chunk 4 blocks 1`, `winograd 2x2 …`, `lanes pixels` or `plan avx2`"
+                "got choice `{text}`, wanted one such as `direct 1x14x2 chunk 4 blocks 1 ahead 1024`, `winograd 2x2 …`, `lanes pixels` or `plan avx2`"
             )
         };
         let (rest, alone) = match text.strip_suffix(" alone") {

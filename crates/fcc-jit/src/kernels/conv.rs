@@ -48,6 +48,8 @@ const MAX_UNROLLED: usize = 128;
 const WEIGHT_CHUNK_BYTES: usize = 320 << 10;
 /// The same when few tiles use them: stays in L1.
 const WEIGHT_CHUNK_SMALL_BYTES: usize = 40 << 10;
+/// Bytes ahead in the weights that are fetched.
+const AHEAD: usize = 1024;
 /// Input rows that one row block may span: stays in L2 while all output channels pass.
 const INPUT_BLOCK_BYTES: usize = 256 << 10;
 
@@ -177,7 +179,7 @@ impl Conv {
         self.kernel.iter().product()
     }
 
-    /// Rows and columns of the output as the kernel sees them: one long row when nothing lies between rows.
+    /// Whether nothing lies between rows: the pixels are then the rows of a matrix.
     fn flat(&self) -> bool {
         self.kernel == [1, 1, 1]
             && self.strides == [1, 1, 1]
@@ -187,9 +189,10 @@ impl Conv {
             && self.residual.is_none_or(|r| r.is_tight())
     }
 
+    /// Depth, rows and columns of the output as the kernel sees them.
     fn output_plane(&self) -> [usize; 3] {
         let [d, h, w] = self.out();
-        if self.flat() { [1, 1, d * h * w] } else { [d, h, w] }
+        if self.flat() { [1, d * h * w, 1] } else { [d, h, w] }
     }
 
     fn tiling(&self, isa: Isa, part: &Part) -> tile::Tiling {
@@ -345,8 +348,8 @@ impl Conv {
         if let Some(cut) = &self.cut {
             return cut.blocks.min(tiles);
         }
-        let row = self.x.row_bytes() * self.strides[1] * (self.ic_per_group().div_ceil(self.x.cb));
-        let tile_bytes = row * tiling.rows.size(0);
+        let row = if self.flat() { self.x.pixel_bytes() } else { self.x.row_bytes() * self.strides[1] };
+        let tile_bytes = row * self.ic_per_group().div_ceil(self.x.cb) * tiling.rows.size(0);
         tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1))
     }
 
@@ -371,7 +374,12 @@ impl Conv {
     /// The cut for a tiling, the rest as the model has it.
     fn cut_to(&self, isa: Isa, tiling: &tile::Tiling, part: &Part) -> Cut {
         let chunk = self.reduction(isa, tiling, part).chunks.size(0);
-        Cut { tile: tiling.tile(), chunk: chunk.max(1), blocks: self.fewest_row_blocks(tiling).max(1) }
+        Cut {
+            tile: tiling.tile(),
+            chunk: chunk.max(1),
+            blocks: self.fewest_row_blocks(tiling).max(1),
+            ahead: AHEAD,
+        }
     }
 
     /// Cuts with other tiles that may be as fast.
@@ -391,7 +399,8 @@ impl Conv {
         let tiles = Split::at_most(self.output_plane()[1], cut.tile[0]).pieces;
         let chunks = [cut.chunk / 2, 2 * cut.chunk, runs].map(|chunk| Cut { chunk: chunk.min(runs), ..*cut });
         let blocks = [1, cut.blocks / 2, 2 * cut.blocks, tiles].map(|n| Cut { blocks: n.min(tiles), ..*cut });
-        chunks.into_iter().chain(blocks).filter(|c| c.check_sizes().is_ok()).collect()
+        let other = chunks.into_iter().chain(blocks).chain(cut.other_distances());
+        other.filter(|c| c.check_sizes().is_ok()).collect()
     }
 
     /// Whether the direct kernel can be cut so.
@@ -444,7 +453,10 @@ impl Conv {
                 (self.output_plane()[0], spatial(0, BlockedLayout::plane_bytes)),
             ],
             rows: tiling.rows,
-            row: spatial(1, BlockedLayout::row_bytes),
+            row: match self.flat() {
+                true => spatial(1, BlockedLayout::pixel_bytes),
+                false => spatial(1, BlockedLayout::row_bytes),
+            },
             row_blocks: self.row_blocks(&tiling, weights, threads),
             cols: tiling.cols,
             col: spatial(2, BlockedLayout::pixel_bytes),
@@ -477,7 +489,7 @@ impl Conv {
                 residual: i(r.origin_bytes() + part.y_block * r.block_bytes()),
                 y: i(y.origin_bytes() + part.y_block * y.block_bytes()),
             },
-            prefetch: 1024,
+            prefetch: self.cut.map_or(AHEAD, |c| c.ahead) as i32,
             vectors_first: false,
         }
     }

@@ -97,6 +97,8 @@ pub struct Gemm {
 const B_BLOCK_BYTES: usize = 512 << 10;
 /// Longest run of k in one kernel call when there are many rows.
 const K_CHUNK: usize = 1024;
+/// Bytes ahead in B that are fetched.
+const AHEAD: usize = 1024;
 
 impl Gemm {
     /// A plain product of row-major matrices.
@@ -143,7 +145,7 @@ impl Gemm {
         let chunk = Split::at_most(self.k, if keeps { K_CHUNK } else { self.k }).size(0);
         let panel_bytes = chunk * tiling.vectors.size(0) * isa.vector_bytes();
         let per_block = if keeps { (B_BLOCK_BYTES / panel_bytes).max(1) } else { 1 };
-        Cut { tile: tiling.tile(), chunk, blocks: tiling.vectors.pieces.div_ceil(per_block) }
+        Cut { tile: tiling.tile(), chunk, blocks: tiling.vectors.pieces.div_ceil(per_block), ahead: AHEAD }
     }
 
     /// Cuts with other tiles that may be as fast.
@@ -159,7 +161,8 @@ impl Gemm {
             [cut.chunk / 2, 2 * cut.chunk, self.k].map(|chunk| Cut { chunk: chunk.min(self.k), ..*cut });
         let blocks =
             [1, cut.blocks / 2, 2 * cut.blocks, panels].map(|n| Cut { blocks: n.min(panels), ..*cut });
-        chunks.into_iter().chain(blocks).filter(|c| c.check_sizes().is_ok()).collect()
+        let other = chunks.into_iter().chain(blocks).chain(cut.other_distances());
+        other.filter(|c| c.check_sizes().is_ok()).collect()
     }
 
     /// Whether the kernels can be cut so.
@@ -350,7 +353,7 @@ impl Gemm {
                 activation: self.activation,
             },
             base: Strides::default(),
-            prefetch: 1024,
+            prefetch: cut.ahead as i32,
             vectors_first: true,
         }
     }

@@ -48,6 +48,8 @@ struct Limits {
 const SMALL: Limits = Limits { tiles: 56, input_bytes: 1 << 20, product_bytes: 256 << 10 };
 /// For weights that do not fit in L2: more tiles use each load of them.
 const LARGE: Limits = Limits { tiles: 196, input_bytes: 8 << 20, product_bytes: 8 << 20 };
+/// Bytes ahead in the weights that are fetched.
+const AHEAD: usize = 2048;
 /// Weights that are taken to stay in L2.
 const L2_WEIGHT_BYTES: usize = 3 << 19;
 
@@ -179,7 +181,7 @@ impl Winograd {
             let cols = Split::at_most(tx, most).size(0);
             let rows = Split::at_most(ty, (most / cols.max(1)).max(1)).size(0);
             let nv = if self.blocks()[1].is_multiple_of(2) { 2 } else { 1 };
-            Cut { tile: [rows, cols, nv], chunk: self.chunk(isa, rows * cols, nv), blocks: 1 }
+            Cut { tile: [rows, cols, nv], chunk: self.chunk(isa, rows * cols, nv), blocks: 1, ahead: AHEAD }
         })
     }
 
@@ -224,6 +226,7 @@ impl Winograd {
             let chunk = self.chunk(isa, rows * cols, other);
             out.push(Cut { tile: [rows, cols, other], chunk, ..*cut });
         }
+        out.extend(cut.other_distances());
         out
     }
 
@@ -316,7 +319,7 @@ impl Winograd {
             bias: Bias::None,
             residual: None,
             activation: None,
-            prefetch: 2048,
+            prefetch: self.cut.map_or(AHEAD, |c| c.ahead) as i32,
         };
         spec.define(e)
     }
