@@ -52,6 +52,8 @@ const WEIGHT_CHUNK_SMALL_BYTES: usize = 40 << 10;
 const AHEAD: usize = 1024;
 /// Input rows that one row block may span: stays in L2 while all output channels pass.
 const INPUT_BLOCK_BYTES: usize = 256 << 10;
+/// What stays in L2 while something else is streamed.
+const L2_BYTES: usize = 900 << 10;
 
 /// The channels of one group as the layouts have them: where they begin, and the vectors that they touch.
 struct Part {
@@ -343,20 +345,31 @@ impl Conv {
     }
 
     /// Blocks of output rows whose input stays in cache.
-    fn fewest_row_blocks(&self, tiling: &tile::Tiling) -> usize {
+    fn fewest_row_blocks(&self, isa: Isa, tiling: &tile::Tiling) -> usize {
         let tiles = tiling.rows.pieces;
         if let Some(cut) = &self.cut {
             return cut.blocks.min(tiles);
         }
         let row = if self.flat() { self.x.pixel_bytes() } else { self.x.row_bytes() * self.strides[1] };
-        let tile_bytes = row * self.ic_per_group().div_ceil(self.x.cb) * tiling.rows.size(0);
-        tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1))
+        let row = row * self.ic_per_group().div_ceil(self.x.cb);
+        let tile_bytes = row * tiling.rows.size(0);
+        let most = tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1));
+        // Each block reads all weights, each group of vectors the block's input: what of it comes from beyond L2?
+        let (x, groups) = (row * tiling.rows.total, tiling.vectors.pieces);
+        let w = tiling.vectors.total * isa.vector_bytes() * self.ic_per_group() * self.taps();
+        let held = (w / groups.max(1)).min(WEIGHT_CHUNK_BYTES);
+        let far = |blocks: usize| {
+            let part = x / blocks;
+            let weights = if w + part <= L2_BYTES { w } else { blocks * w };
+            weights + if part + held <= L2_BYTES { x } else { groups * x }
+        };
+        (1..=most.max(1)).rev().min_by_key(|n| far(*n)).unwrap_or(1)
     }
 
     /// How many blocks the output rows are dealt out in.
-    fn row_blocks(&self, tiling: &tile::Tiling, groups: usize, threads: usize) -> usize {
+    fn row_blocks(&self, isa: Isa, tiling: &tile::Tiling, groups: usize, threads: usize) -> usize {
         let tiles = tiling.rows.pieces;
-        let mut blocks = self.fewest_row_blocks(tiling);
+        let mut blocks = self.fewest_row_blocks(isa, tiling);
         let others = self.y.n * self.group * self.output_plane()[0] * groups;
         while blocks < tiles && !balanced(others * blocks, threads) {
             blocks += 1;
@@ -377,7 +390,7 @@ impl Conv {
         Cut {
             tile: tiling.tile(),
             chunk: chunk.max(1),
-            blocks: self.fewest_row_blocks(tiling).max(1),
+            blocks: self.fewest_row_blocks(isa, tiling).max(1),
             ahead: AHEAD,
         }
     }
@@ -457,7 +470,7 @@ impl Conv {
                 true => spatial(1, BlockedLayout::pixel_bytes),
                 false => spatial(1, BlockedLayout::row_bytes),
             },
-            row_blocks: self.row_blocks(&tiling, weights, threads),
+            row_blocks: self.row_blocks(isa, &tiling, weights, threads),
             cols: tiling.cols,
             col: spatial(2, BlockedLayout::pixel_bytes),
             vectors: tiling.vectors,
