@@ -5,8 +5,8 @@
                              [--tune-seconds S] [--folder DIR]
 
 The rows are those of benches/peers/run.py. For each row and number of threads the model is tuned into a new file
-(DIR/ROW.THREADS.txt, a temporary folder without --folder; a file that is there is used as it is), and then both ways
-run in turn, each in a process of its own, in an order that turns. A cell is the best of the rounds' medians in
+(DIR/ROW.THREADS.txt, a temporary folder without --folder; what a file lacks is added to it), and then both ways run in
+turn, each in a process of its own, in an order that turns. A cell is the best of the rounds' medians in
 milliseconds. $FCC names a binary to use in place of one that is built.
 """
 
@@ -48,8 +48,7 @@ def measure(fcc: str, row: str, threads: int, options: argparse.Namespace, folde
     file = folder / f"{row}.{threads}.txt"
     limit = [] if options.tune_seconds is None else ["--tune-seconds", str(options.tune_seconds)]
     start = time.perf_counter()
-    if not file.exists():
-        subprocess.run([fcc, "explain", *args, "--tune", str(file), *limit], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([fcc, "explain", *args, "--tune", str(file), *limit], check=True, stdout=subprocess.DEVNULL)
     took = time.perf_counter() - start
     ways = {"default": args, "tuned": [*args, "--tune", str(file), "--tune-seconds", "0"]}
     times: dict[str, list[float]] = {way: [] for way in ways}

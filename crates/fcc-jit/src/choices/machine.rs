@@ -17,7 +17,7 @@ fn brand() -> Option<String> {
     if __cpuid(0x8000_0000).eax < FIRST + 2 {
         return None;
     }
-    let registers = (FIRST..FIRST + 3).map(|leaf| __cpuid(leaf)).flat_map(|r| [r.eax, r.ebx, r.ecx, r.edx]);
+    let registers = (FIRST..FIRST + 3).map(__cpuid).flat_map(|r| [r.eax, r.ebx, r.ecx, r.edx]);
     let bytes: Vec<u8> = registers.flat_map(u32::to_le_bytes).take_while(|b| *b != 0).collect();
     // blanks for what is no printable character: the name stands on a line
     let text: String =

@@ -22,6 +22,7 @@ pub(crate) struct Setting {
 
 /// A problem; its cuts are not set.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // there is one for each step, and none is moved often
 pub(crate) enum Problem {
     Conv(Conv),
     Gemm(Gemm),
@@ -125,6 +126,7 @@ impl Problem {
 
 /// The kernel of a convolution or a product, in one way.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // one at a time
 pub(crate) enum Sums {
     Conv(Conv),
     Winograd(Winograd),
