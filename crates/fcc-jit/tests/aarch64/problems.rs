@@ -18,6 +18,7 @@ use fcc_jit::module::{Emitter, Kernel};
 const ISA: Isa = Isa::Baseline;
 
 /// Any of the problems.
+#[allow(clippy::large_enum_variant)] // a few, in a test
 pub enum Problem {
     Gemm(Gemm),
     Conv(Conv),
