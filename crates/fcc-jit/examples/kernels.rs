@@ -149,6 +149,7 @@ fn conv(isa: Isa, c: usize, m: usize, out: usize, k: usize, s: usize, first: boo
         bias: true,
         residual: None,
         activation: Some(Activation::Relu),
+        cut: None,
     }
 }
 

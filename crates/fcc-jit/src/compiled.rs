@@ -1,5 +1,6 @@
 //! [`compile`] and [`CompiledModel`]: the crate's front door.
 use crate::asm::Isa;
+use crate::choices::Choices;
 use crate::plan::Profile;
 use crate::precision::Precision;
 use crate::segment::Segment;
@@ -29,6 +30,9 @@ pub struct Options {
     pub kernels: bool,
     /// Told which weights have been packed and need not stay in memory as the file has them.
     pub release: Option<Release>,
+    /// Choices that were measured: they override the models of the time. Problems are noted for [`crate::tune`] only
+    /// with a table, an empty one included.
+    pub choices: Option<Arc<Choices>>,
 }
 
 /// What is called with bytes of weights that are not needed for now: whoever owns them may let go of their pages, if it
@@ -64,6 +68,7 @@ impl Default for Options {
             vnni: true,
             kernels: true,
             release: None,
+            choices: None,
         }
     }
 }

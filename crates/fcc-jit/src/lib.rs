@@ -8,6 +8,7 @@
 
 pub mod aligned;
 pub mod asm;
+pub mod choices;
 mod compiled;
 mod declined;
 pub mod error;
@@ -22,8 +23,10 @@ pub mod pool;
 mod precision;
 mod segment;
 mod splice;
+pub mod tune;
 
 pub use asm::Isa;
+pub use choices::Choices;
 pub use compiled::{CompiledModel, Options, Release, compile};
 pub use declined::Declined;
 pub use module::TaskSpan;

@@ -2,7 +2,7 @@
 use std::{fmt, str::FromStr};
 
 /// How far the kernels of a plan may depart from plain f32: products and sums in f32, in some order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Precision {
     /// Any kernel whose error against f64 is no larger than plain f32's, and that gives what plain f32 gives where
     /// Inf, NaN, huge or tiny values come in.

@@ -3,6 +3,8 @@
 //! The main graph is a segment. Where an operator's output shape depends on data, the plan ends; what follows is a
 //! segment of its own, whose inputs are the values that cross the cut. So is each subgraph of an operator, with what
 //! it captures as inputs.
+use crate::asm::Isa;
+use crate::choices::problem::Setting;
 use crate::compiled::Options;
 use crate::plan::{Outcome, Plan, Profile};
 use crate::pool::Pool;
@@ -22,6 +24,14 @@ pub(crate) struct Shared {
     pub functions: Vec<Function>,
     pub options: Options,
     pub pool: Pool,
+}
+
+impl Shared {
+    /// What choices depend on beside the problem.
+    pub fn setting(&self) -> Setting {
+        let Options { isa, threads, precision, .. } = self.options;
+        Setting { isa: Isa::within(isa), threads: threads.max(1), precision }
+    }
 }
 
 /// Sets of types that the body of a loop is compiled for when they are first seen; more are compiled when they come

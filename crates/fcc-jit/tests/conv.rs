@@ -35,6 +35,7 @@ fn check(isa: Isa, case: &ConvCase, rng: &mut Rng, x_cb: usize, threads: usize) 
         bias: rng.below(2) == 0,
         residual,
         activation: (rng.below(2) == 0).then_some(Activation::Relu),
+        cut: None,
     };
     if !conv.handles_group(isa) {
         return false;
@@ -222,6 +223,7 @@ fn groups_do_not_leak() {
             bias: false,
             residual: None,
             activation: None,
+            cut: None,
         };
         let mut x = rng.ints(group * ic * plane);
         x[ic * plane..2 * ic * plane].fill(f32::NAN);

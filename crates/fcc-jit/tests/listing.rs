@@ -96,6 +96,7 @@ fn conv(isa: Isa, c: usize, size: [usize; 2]) -> Conv {
         bias: true,
         residual: None,
         activation: Some(Activation::Relu),
+        cut: None,
     }
 }
 

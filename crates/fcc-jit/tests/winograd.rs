@@ -76,6 +76,7 @@ fn random(isa: Isa, rng: &mut Rng) -> Option<(ConvCase, Conv)> {
         bias: rng.below(2) == 0,
         residual: (rng.below(3) == 0).then_some(BlockedLayout { halo: [(0, 0), (0, 1), (1, 0)], ..yl }),
         activation: (rng.below(2) == 0).then_some(Activation::Relu),
+        cut: None,
     };
     (!out.contains(&0)).then_some((case, conv))
 }
@@ -184,6 +185,7 @@ fn error(
         bias: false,
         residual: None,
         activation: None,
+        cut: None,
     };
     let mut rng = Rng(5);
     let x = rng.floats(case.c * 8 * 9);

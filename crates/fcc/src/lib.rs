@@ -23,17 +23,20 @@
 #![forbid(unsafe_code)]
 
 pub mod cases;
+mod choices;
 mod engine;
 mod error;
 
 use fcc_rewrite::passes;
 use std::path::Path;
 
+pub use choices::{load_choices, save_choices};
 pub use engine::{Engine, Runner};
 pub use error::Error;
 pub use fcc_ir::interp::{Values, run as interpret};
 pub use fcc_ir::{Model, Tensor, Value};
-pub use fcc_jit::{CompiledModel, Isa, Options as CompileOptions, Precision, compile};
+pub use fcc_jit::tune::tune;
+pub use fcc_jit::{Choices, CompiledModel, Isa, Options as CompileOptions, Precision, compile};
 pub use fcc_rewrite::Report;
 
 /// Reads a model from an ONNX file and verifies it. Its weights stay in the mapped file.

@@ -4,6 +4,7 @@
 
 use super::activation::Activation;
 use super::clif::off;
+use super::cut::Cut;
 use super::gemm::balanced;
 use super::layout::BlockedLayout;
 use super::nest::{BiasKind, Epilogue, Nest, NestArgs, NestKernels, Reduction, Strides};
@@ -38,6 +39,8 @@ pub struct Conv {
     pub residual: Option<BlockedLayout>,
     /// Applied last.
     pub activation: Option<Activation>,
+    /// How the direct kernel cuts it, if the model of its time is not to decide; not of ragged groups.
+    pub cut: Option<Cut>,
 }
 
 /// Most products that are unrolled for the taps of a kernel row.
@@ -46,8 +49,12 @@ const MAX_UNROLLED: usize = 128;
 const WEIGHT_CHUNK_BYTES: usize = 320 << 10;
 /// The same when few tiles use them: stays in L1.
 const WEIGHT_CHUNK_SMALL_BYTES: usize = 40 << 10;
+/// Bytes ahead in the weights that are fetched.
+const AHEAD: usize = 1024;
 /// Input rows that one row block may span: stays in L2 while all output channels pass.
 const INPUT_BLOCK_BYTES: usize = 256 << 10;
+/// What stays in L2 while something else is streamed.
+const L2_BYTES: usize = 900 << 10;
 
 /// The channels of one group as the layouts have them: where they begin, and the vectors that they touch.
 pub(super) struct Part {
@@ -224,10 +231,16 @@ impl Conv {
 
     fn tiling(&self, isa: Isa, part: &Part) -> tile::Tiling {
         let [_, h, w] = self.output_plane();
+        if let Some(cut) = &self.cut {
+            return tile::Tiling::of(h, w, part.vectors, cut.tile);
+        }
+        tile::choose(isa, h, w, part.vectors, self.ic_per_group() * self.taps(), self.most(isa))
+    }
+
+    fn most(&self, isa: Isa) -> tile::Most {
         // without mask registers there is room for one mask
         let vectors = if self.ragged(isa) && isa.vectors() != Isa::Avx512 { 1 } else { usize::MAX };
-        let most = tile::Most { vectors, ..tile::Most::ANY };
-        tile::choose(isa, h, w, part.vectors, self.ic_per_group() * self.taps(), most)
+        tile::Most { vectors, ..tile::Most::ANY }
     }
 
     /// Elements of the packed weights of one of `parts`, of one group.
@@ -354,7 +367,11 @@ impl Conv {
         let (loops, taps) = self.window(MAX_UNROLLED / k.max(1));
         let products = self.taps() * k;
         let block_bytes = products * tiling.vectors.size(0) * isa.vector_bytes();
-        let most = if head.is_some() { blocks } else { Conv::blocks_at_once(tiling, blocks, block_bytes) };
+        let most = match &self.cut {
+            _ if head.is_some() => blocks,
+            Some(cut) => cut.chunk,
+            None => Conv::blocks_at_once(tiling, blocks, block_bytes),
+        };
         let chunks = Split::at_most(blocks, most);
         Reduction {
             chunks,
@@ -370,14 +387,33 @@ impl Conv {
         }
     }
 
+    /// Blocks of output rows whose input stays in cache.
+    fn fewest_row_blocks(&self, isa: Isa, tiling: &tile::Tiling) -> usize {
+        let tiles = tiling.rows.pieces;
+        if let Some(cut) = &self.cut {
+            return cut.blocks.min(tiles);
+        }
+        let row = self.input_steps()[0] * self.ic_per_group().div_ceil(self.x.cb);
+        let tile_bytes = row * tiling.rows.size(0);
+        let most = tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1));
+        // Each block reads all weights, each group of vectors the block's input: what of it comes from beyond L2?
+        let (x, groups) = (row * tiling.rows.total, tiling.vectors.pieces);
+        let w = tiling.vectors.total * isa.vector_bytes() * self.ic_per_group() * self.taps();
+        let held = (w / groups.max(1)).min(WEIGHT_CHUNK_BYTES);
+        let far = |blocks: usize| {
+            let part = x / blocks;
+            let weights = if w + part <= L2_BYTES { w } else { blocks * w };
+            weights + if part + held <= L2_BYTES { x } else { groups * x }
+        };
+        (1..=most.max(1)).rev().min_by_key(|n| far(*n)).unwrap_or(1)
+    }
+
     /// How many blocks the output rows are dealt out in. Threads get rows where they can: what a thread reads then is
     /// mostly what it wrote in the step before. Where the weights are large they get output channels, if those divide
     /// evenly: each then reads a part of the weights.
     fn row_blocks(&self, isa: Isa, tiling: &tile::Tiling, threads: usize) -> usize {
         let tiles = tiling.rows.pieces;
-        let tile_bytes =
-            self.input_steps()[0] * self.ic_per_group().div_ceil(self.x.cb) * tiling.rows.size(0);
-        let blocks = tiles.div_ceil((INPUT_BLOCK_BYTES / tile_bytes.max(1)).max(1));
+        let blocks = self.fewest_row_blocks(isa, tiling);
         let vectors = &tiling.vectors;
         let outer = self.y.n * self.group * self.output_plane()[0];
         let large = blocks == 1 && 4 * self.packed_elems(isa) > WEIGHT_CHUNK_BYTES;
@@ -394,6 +430,55 @@ impl Conv {
         }
         let fits = |n: &usize| balanced(outer * vectors.pieces * n, threads);
         (blocks..=tiles).find(fits).unwrap_or(tiles)
+    }
+
+    /// How the direct kernel cuts it: as it says itself, else as the model of its time does. `None` of ragged groups,
+    /// each of which is cut in its own way.
+    pub fn cut(&self, isa: Isa) -> Option<Cut> {
+        let part = (!self.ragged(isa)).then(|| self.part(isa, 0))?;
+        Some(self.cut.unwrap_or_else(|| self.cut_to(isa, &self.tiling(isa, &part), &part)))
+    }
+
+    /// The cut for a tiling, the rest as the model has it.
+    fn cut_to(&self, isa: Isa, tiling: &tile::Tiling, part: &Part) -> Cut {
+        let chunk = self.reduction(isa, tiling, part).chunks.size(0);
+        Cut {
+            tile: tiling.tile(),
+            chunk: chunk.max(1),
+            blocks: self.fewest_row_blocks(isa, tiling).max(1),
+            ahead: AHEAD,
+        }
+    }
+
+    /// Cuts with other tiles that may be as fast.
+    pub(crate) fn tiles_to_try(&self, isa: Isa, limit: f64) -> Vec<Cut> {
+        if self.ragged(isa) {
+            return vec![];
+        }
+        let ([_, h, w], part) = (self.output_plane(), self.part(isa, 0));
+        let products = self.ic_per_group() * self.taps();
+        let near = tile::near_best(isa, h, w, part.vectors, products, self.most(isa), limit);
+        near.iter().map(|t| self.cut_to(isa, t, &part)).collect()
+    }
+
+    /// Cuts that differ from this one in the reduction or in what is dealt out.
+    pub(crate) fn cuts_beside(&self, cut: &Cut) -> Vec<Cut> {
+        let runs = self.ic_per_group() / self.x.cb.min(self.ic_per_group());
+        let tiles = Split::at_most(self.output_plane()[1], cut.tile[0]).pieces;
+        let chunks = [cut.chunk / 2, 2 * cut.chunk, runs].map(|chunk| Cut { chunk: chunk.min(runs), ..*cut });
+        let blocks = [1, cut.blocks / 2, 2 * cut.blocks, tiles].map(|n| Cut { blocks: n.min(tiles), ..*cut });
+        let other = chunks.into_iter().chain(blocks).chain(cut.other_distances());
+        other.filter(|c| c.check_sizes().is_ok()).collect()
+    }
+
+    /// Whether the direct kernel can be cut so.
+    pub(crate) fn check_cut(&self, isa: Isa, cut: &Cut) -> std::result::Result<(), String> {
+        if self.ragged(isa) {
+            let why =
+                format!("got group {} of channels that are no whole blocks, wanted whole ones", self.group);
+            return Err(why);
+        }
+        cut.check_tile(isa)
     }
 
     /// The nest of a part whose packed weights begin at byte `weights_at`.
@@ -485,7 +570,7 @@ impl Conv {
                 residual: i(r.origin_bytes() + part.y_block * r.block_bytes()),
                 y: i(y.origin_bytes() + part.y_block * y.block_bytes()),
             },
-            prefetch: 1024,
+            prefetch: self.cut.map_or(AHEAD, |c| c.ahead) as i32,
             vectors_first: false,
             tiles: None,
         }
@@ -498,6 +583,9 @@ impl Conv {
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
         let isa = e.isa();
         self.check(isa)?;
+        if let Some(why) = self.cut.and_then(|cut| self.check_cut(isa, &cut).err()) {
+            return Err(Error::invalid("conv", why));
+        }
         if !self.handles_group(isa) {
             return Err(Error::unsupported(
                 "conv",

@@ -1,6 +1,7 @@
 //! Matrix products: `Y = act(alpha * A·B + bias + beta * R)`, batched.
 
 use super::activation::Activation;
+use super::cut::Cut;
 use super::nest::{BiasKind, Epilogue, Nest, NestArgs, Reduction, Strides};
 use super::split::Split;
 use super::tile;
@@ -90,12 +91,16 @@ pub struct Gemm {
     pub residual: Option<GemmResidual>,
     /// Applied last.
     pub activation: Option<Activation>,
+    /// How it is cut, if the model of its time is not to decide.
+    pub cut: Option<Cut>,
 }
 
 /// Bytes of B that one block of column panels may have: a good part of L2.
 const B_BLOCK_BYTES: usize = 512 << 10;
 /// Longest run of k in one kernel call when there are many rows.
 const K_CHUNK: usize = 1024;
+/// Bytes ahead in B that are fetched.
+const AHEAD: usize = 2048;
 /// Elements of B that are packed between one word about what is done and the next: 1 MiB.
 const DONE_ELEMS: usize = 1 << 18;
 /// Rows of a panel that are written at a time. From a transposed B that takes some cache lines of each column, for columns
@@ -118,6 +123,7 @@ impl Gemm {
             bias: GemmBias::None,
             residual: None,
             activation: None,
+            cut: None,
         }
     }
 
@@ -127,10 +133,59 @@ impl Gemm {
     }
 
     fn tiling(&self, isa: Isa) -> tile::Tiling {
+        let vectors = self.n.div_ceil(isa.lanes());
+        match &self.cut {
+            Some(cut) => tile::Tiling::of(self.m, 1, vectors, cut.tile),
+            None => tile::choose(isa, self.m, 1, vectors, self.k, self.most()),
+        }
+    }
+
+    fn most(&self) -> tile::Most {
         // what lies at a constant distance along k is read through, whatever its rows
         let rows = if self.a_col == 1 { tile::rows_in_cache(4 * self.a_row) } else { usize::MAX };
-        let most = tile::Most { rows, ..tile::Most::ANY };
-        tile::choose(isa, self.m, 1, self.n.div_ceil(isa.lanes()), self.k, most)
+        tile::Most { rows, ..tile::Most::ANY }
+    }
+
+    /// How the product is cut: as it says itself, else as the model of its time does.
+    pub fn cut(&self, isa: Isa) -> Cut {
+        self.cut.unwrap_or_else(|| self.cut_to(isa, &self.tiling(isa)))
+    }
+
+    /// The cut for a tiling, the rest as the model has it.
+    fn cut_to(&self, isa: Isa, tiling: &tile::Tiling) -> Cut {
+        // B is used once by each row tile: with one tile there is nothing to keep in cache.
+        let keeps = tiling.rows.pieces > 1;
+        let chunk = Split::at_most(self.k, if keeps { K_CHUNK } else { self.k }).size(0);
+        let panel_bytes = chunk * tiling.vectors.size(0) * isa.vector_bytes();
+        let per_block = if keeps { (B_BLOCK_BYTES / panel_bytes).max(1) } else { 1 };
+        // one row reads B once, in order, as fast as the hardware's own prefetches bring it
+        let ahead = if self.m == 1 { 0 } else { AHEAD };
+        Cut { tile: tiling.tile(), chunk, blocks: tiling.vectors.pieces.div_ceil(per_block), ahead }
+    }
+
+    /// Cuts with other tiles that may be as fast.
+    pub(crate) fn tiles_to_try(&self, isa: Isa, limit: f64) -> Vec<Cut> {
+        let near = tile::near_best(isa, self.m, 1, self.n.div_ceil(isa.lanes()), self.k, self.most(), limit);
+        near.iter().map(|t| self.cut_to(isa, t)).collect()
+    }
+
+    /// Cuts that differ from this one in the reduction or in what is dealt out.
+    pub(crate) fn cuts_beside(&self, isa: Isa, cut: &Cut) -> Vec<Cut> {
+        let panels = Split::at_most(self.n.div_ceil(isa.lanes()), cut.tile[2]).pieces;
+        let chunks =
+            [cut.chunk / 2, 2 * cut.chunk, self.k].map(|chunk| Cut { chunk: chunk.min(self.k), ..*cut });
+        let blocks =
+            [1, cut.blocks / 2, 2 * cut.blocks, panels].map(|n| Cut { blocks: n.min(panels), ..*cut });
+        let other = chunks.into_iter().chain(blocks).chain(cut.other_distances());
+        other.filter(|c| c.check_sizes().is_ok()).collect()
+    }
+
+    /// Whether the kernels can be cut so.
+    pub(crate) fn check_cut(&self, isa: Isa, cut: &Cut) -> std::result::Result<(), String> {
+        match cut.tile[1] {
+            1 => cut.check_tile(isa),
+            n => Err(format!("got tiles of {n} columns of pixels, wanted 1 of a product")),
+        }
     }
 
     /// Elements of packed B for one matrix.
@@ -310,13 +365,9 @@ impl Gemm {
     /// The same, cut so.
     pub(super) fn nest_of(&self, isa: Isa, threads: usize, tiling: tile::Tiling) -> Nest {
         let vb = isa.vector_bytes() as i64;
-        let nv = tiling.vectors.size(0);
-        // B is used once by each row tile: with one tile there is nothing to keep in cache.
-        let kc = if tiling.rows.pieces > 1 { K_CHUNK } else { self.k };
-        let chunks = Split::at_most(self.k, kc);
-        let panel_bytes = chunks.size(0) * nv * isa.vector_bytes();
-        let per_block = if tiling.rows.pieces > 1 { (B_BLOCK_BYTES / panel_bytes).max(1) } else { 1 };
-        let mut vector_blocks = tiling.vectors.pieces.div_ceil(per_block);
+        let cut = self.cut(isa);
+        let chunks = Split::at_most(self.k, cut.chunk);
+        let mut vector_blocks = cut.blocks.min(tiling.vectors.pieces);
         let batch: usize = self.batch.iter().map(|d| d.count).product();
         let mut row_blocks = 1;
         if threads > 1 && !balanced(batch * vector_blocks, threads) {
@@ -387,8 +438,7 @@ impl Gemm {
                 activation: self.activation,
             },
             base: Strides::default(),
-            // one row reads B once, in order, as fast as the hardware's own prefetches bring it
-            prefetch: if self.m == 1 { 0 } else { 2048 },
+            prefetch: cut.ahead as i32,
             vectors_first: true,
             tiles: None,
         }
@@ -401,6 +451,9 @@ impl Gemm {
     pub fn build<M: Module>(&self, e: &mut Emitter<M>, threads: usize) -> Result<Kernel> {
         self.check()?;
         let isa = e.isa();
+        if let Some(why) = self.cut.and_then(|cut| self.check_cut(isa, &cut).err()) {
+            return Err(Error::invalid("gemm", why));
+        }
         let limit = i32::MAX as usize / 4 / 32;
         let pitches = [
             self.a_row,

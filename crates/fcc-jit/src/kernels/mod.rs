@@ -11,6 +11,7 @@ pub mod clif;
 pub mod conv;
 pub mod conv_transpose;
 pub mod copy;
+pub mod cut;
 pub mod elem;
 pub mod ew;
 pub mod gemm;

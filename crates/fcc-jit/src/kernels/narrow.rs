@@ -64,10 +64,15 @@ struct Tile {
 }
 
 impl NarrowConv {
+    /// Whether lanes may be pixels in a convolution of `c` to `m` channels: their results fit in half a vector.
+    pub fn possible(isa: Isa, c: usize, m: usize, out: [usize; 2]) -> bool {
+        2 * m <= isa.lanes() && m * c > 0 && !out.contains(&0)
+    }
+
     /// Whether lanes of pixels beat lanes of channels for a convolution of these sizes.
     pub fn pays(isa: Isa, c: usize, m: usize, out: [usize; 2], kernel: [usize; 2]) -> bool {
         let lanes = isa.lanes();
-        if 2 * m > lanes || m * c == 0 || out.contains(&0) {
+        if !NarrowConv::possible(isa, c, m, out) {
             return false;
         }
         let [h, w] = out;

@@ -65,28 +65,79 @@ pub fn rows_in_cache(pitch: usize) -> usize {
 pub fn choose(isa: Isa, rows: usize, cols: usize, vectors: usize, k: usize, most: Most) -> Tiling {
     let isa = isa.vectors();
     let mut best: Option<(f64, Tiling)> = None;
-    for nv in [2, 1, 3, 4, 6, 8, 12, 16] {
-        let max = max_rows(isa, nv).min(most.rows);
-        if max == 0 || nv > most.vectors || (nv > 4 && rows * cols > 1) {
-            continue;
-        }
-        let vectors = Split::at_most(vectors, nv);
-        // Tall tiles only of matrices: a convolution's rows are as wide as they come.
-        let tallest = if cols == 1 { max } else { max.min(8) };
-        for th in 1..=rows.min(tallest) {
-            let rows = Split::at_most(rows, th);
-            for tw in [max / th, max / (2 * th)] {
-                let cols = Split::at_most(cols, tw.max(1));
-                let tiling = Tiling { rows, cols, vectors };
-                let cost = cost(isa, &tiling, k) * [1.003, 1.01, 1.0][if nv > 2 { 0 } else { nv }];
-                if best.as_ref().is_none_or(|b| cost < b.0 * 0.999) {
-                    best = Some((cost, tiling));
-                }
-            }
+    for (cost, tiling) in all(isa, rows, cols, vectors, k, most) {
+        if best.as_ref().is_none_or(|b| cost < b.0 * 0.999) {
+            best = Some((cost, tiling));
         }
     }
     let one = |n| Split::at_most(n, 1);
     best.map_or(Tiling { rows: one(rows), cols: one(cols), vectors: one(vectors) }, |b| b.1)
+}
+
+/// The tilings whose cost is below `limit` times the cheapest, cheapest first: what is worth a measurement.
+pub fn near_best(
+    isa: Isa,
+    rows: usize,
+    cols: usize,
+    vectors: usize,
+    k: usize,
+    most: Most,
+    limit: f64,
+) -> Vec<Tiling> {
+    let mut list: Vec<(f64, Tiling)> = all(isa.vectors(), rows, cols, vectors, k, most).collect();
+    list.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let slowest = list.first().map_or(0.0, |l| l.0 * limit);
+    let mut out: Vec<Tiling> = vec![];
+    for (_, t) in list.into_iter().take_while(|l| l.0 <= slowest) {
+        if !out.contains(&t) {
+            out.push(t);
+        }
+    }
+    out
+}
+
+/// Every tiling that is considered, with its cost; some come twice.
+fn all(
+    isa: Isa,
+    rows: usize,
+    cols: usize,
+    vectors: usize,
+    k: usize,
+    most: Most,
+) -> impl Iterator<Item = (f64, Tiling)> {
+    let widths = [2, 1, 3, 4, 6, 8, 12, 16].into_iter().filter(move |nv| {
+        let one_row = rows * cols <= 1;
+        max_rows(isa, *nv) > 0 && *nv <= most.vectors && (*nv <= 4 || one_row)
+    });
+    widths.flat_map(move |nv| {
+        let max = max_rows(isa, nv).min(most.rows);
+        let vectors = Split::at_most(vectors, nv);
+        // Tall tiles only of matrices: a convolution's rows are as wide as they come.
+        let tallest = if cols == 1 { max } else { max.min(8) };
+        (1..=rows.min(tallest)).flat_map(move |th| {
+            let rows = Split::at_most(rows, th);
+            [max / th, max / (2 * th)].into_iter().map(move |tw| {
+                let tiling = Tiling { rows, cols: Split::at_most(cols, tw.max(1)), vectors };
+                (cost(isa, &tiling, k) * [1.003, 1.01, 1.0][if nv > 2 { 0 } else { nv }], tiling)
+            })
+        })
+    })
+}
+
+impl Tiling {
+    /// The tiling that these largest sizes give.
+    pub fn of(rows: usize, cols: usize, vectors: usize, tile: [usize; 3]) -> Tiling {
+        let [r, c, v] = tile;
+        Tiling {
+            rows: Split::at_most(rows, r),
+            cols: Split::at_most(cols, c),
+            vectors: Split::at_most(vectors, v),
+        }
+    }
+    /// Its largest tile: rows, columns, vectors. [`Tiling::of`] it is this tiling again.
+    pub fn tile(&self) -> [usize; 3] {
+        [self.rows.size(0), self.cols.size(0), self.vectors.size(0)]
+    }
 }
 
 fn cost(isa: Isa, t: &Tiling, k: usize) -> f64 {

@@ -3,8 +3,9 @@ use super::emit::Stop;
 use super::fuse::fuse;
 use super::info::NodeInfo;
 use super::ir::{Dequantised, Kind, Node, Origin, Program, Val, Vx};
-use super::{Plan, Tail};
+use super::{Level, Plan, Tail};
 use crate::asm::Isa;
+use crate::choices::problem::Chooser;
 use crate::declined::Declined;
 use crate::lower::{Cx, lower};
 use crate::segment::{Segment, Shared};
@@ -32,17 +33,29 @@ impl Plan {
         plain: bool,
     ) -> Result<Plan> {
         let split = split(&graph, facts)?;
+        let mut chooser = Chooser::new(shared.options.choices.as_deref(), shared.setting());
+        let (level, why) = match shared.options.choices {
+            Some(_) => {
+                let (isa, alone, why) = chooser.plan(plan_name(&graph, facts, &split)?);
+                (Level { isa, alone }, why)
+            }
+            None => (Level { isa: shared.options.isa, alone: None }, None),
+        };
         // nodes that turn out to have no kernel are left to the interpreter, and the rest is planned again
         let mut denied: HashMap<NodeId, Declined> = HashMap::new();
         loop {
-            match Plan::attempt(&graph, slots, facts, shared, &split, &denied, plain) {
+            match Plan::attempt(&graph, slots, facts, shared, level, &split, &denied, plain) {
                 Err(Stop::NoKernel(nodes, why)) if nodes.iter().any(|n| !denied.contains_key(n)) => {
                     let why = Declined::new("kernel", why, "a problem that there is a kernel for");
                     denied.extend(nodes.into_iter().map(|n| (n, why.clone())));
                 }
                 Err(Stop::NoKernel(_, why)) => return Ok(Plan::interpreted(why)),
                 Err(Stop::Error(e)) => return Err(e),
-                Ok(plan) => return Ok(plan),
+                Ok(mut plan) => {
+                    plan.info.why = why;
+                    plan.asked.splice(..0, chooser.asked());
+                    return Ok(plan);
+                }
             }
         }
     }
@@ -52,12 +65,20 @@ impl Plan {
         slots: &[usize],
         facts: &Facts,
         shared: &Arc<Shared>,
+        level: Level,
         split: &Split,
         denied: &HashMap<NodeId, Declined>,
         plain: bool,
     ) -> Result<Plan, Stop> {
-        let mut builder =
-            Builder { graph, facts, shared, denied, program: Program::default(), map: HashMap::new() };
+        let mut builder = Builder {
+            graph,
+            facts,
+            shared,
+            isa: level.isa,
+            denied,
+            program: Program::default(),
+            map: HashMap::new(),
+        };
         for id in &split.now {
             builder.node(*id)?;
         }
@@ -92,8 +113,29 @@ impl Plan {
             Some(Tail { segment: Segment::new(rest, shared.clone()), made_now: order })
         };
         fuse(&mut program);
-        Plan::emit(&program, slots, tail, shared, plain)
+        Plan::emit(&program, slots, tail, shared, level, plain)
     }
+}
+
+/// A name for the operators before the cut and their types: whole plans with the same name take the same time.
+fn plan_name(graph: &Graph, facts: &Facts, split: &Split) -> Result<String> {
+    // FNV-1a: the name must be the same in every build
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |text: &str| {
+        for byte in text.bytes().chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    let mut operators = 0;
+    for id in &split.now {
+        let Some(op) = graph.op(*id) else { continue };
+        operators += 1;
+        add(&op.op_type);
+        for v in graph.inputs_of(*id).into_iter().flatten().chain(graph.values_of(*id)) {
+            add(&facts.get(v).ty.to_string());
+        }
+    }
+    Ok(format!("plan of {operators} operators {hash:016x}"))
 }
 
 /// Whether a run can tell nothing new about the type.
@@ -175,6 +217,8 @@ struct Builder<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
     shared: &'a Shared,
+    /// The level that kernels are made for.
+    isa: Isa,
     denied: &'a HashMap<NodeId, Declined>,
     program: Program,
     map: HashMap<ValueId, Vx>,
@@ -261,7 +305,7 @@ impl Builder<'_> {
                 outputs: &outputs,
                 place: &place,
                 origin: id,
-                isa: Isa::within(self.shared.options.isa).vectors(),
+                isa: Isa::within(self.isa).vectors(),
             };
             match lower(&mut cx) {
                 Ok(()) => return Ok(()),

@@ -1,4 +1,6 @@
 //! What is known of a plan when it is made, for profiles and explanations.
+use crate::asm::Isa;
+use crate::choices::Choice;
 use crate::declined::Declined;
 use std::fmt;
 
@@ -56,6 +58,8 @@ pub struct StepInfo {
     pub output: String,
     /// Why this kernel and no other, where there was a choice.
     pub why: Option<String>,
+    /// The choice of a table that it follows.
+    pub tuned: Option<Choice>,
     /// Floating-point operations, a multiply-add counted as two: those of the plain algorithm, whichever is used. 0 of
     /// the interpreter.
     pub flops: u64,
@@ -80,6 +84,7 @@ impl StepInfo {
             kernel: "everything".into(),
             output: String::new(),
             why: None,
+            tuned: None,
             flops: 0,
             read_bytes: 0,
             written_bytes: 0,
@@ -105,6 +110,12 @@ impl StepInfo {
 /// What becomes of the nodes that no step computes, and what a plan holds in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlanInfo {
+    /// The instructions of its kernels; `None` where the interpreter does all.
+    pub isa: Option<Isa>,
+    /// Whether one thread runs all steps.
+    pub alone: bool,
+    /// Why these instructions and threads, where a table of choices has something to say.
+    pub why: Option<String>,
     /// Operators of the graph, those left out that nothing reads, and those after a cut.
     pub nodes: usize,
     /// Operators whose results are the same in every run: computed when the plan is made.

@@ -12,6 +12,8 @@ mod print;
 mod run;
 
 use crate::aligned::AlignedF32;
+use crate::asm::Isa;
+use crate::choices::problem::Asked;
 use crate::host::Host;
 use crate::module::{self, Code};
 use crate::segment::Segment;
@@ -63,6 +65,15 @@ pub(crate) enum Const {
     Value(Value),
     /// Weights in the order of a kernel.
     Packed(AlignedF32),
+}
+
+/// What is decided of a whole plan before it is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Level {
+    /// The instructions of its kernels.
+    pub isa: Isa,
+    /// Whether one thread runs all steps; `None`: as the estimate of their time says.
+    pub alone: Option<bool>,
 }
 
 /// One thing to do.
@@ -154,6 +165,8 @@ pub struct Plan {
     pub(crate) outputs: Vec<Output>,
     pub(crate) tail: Option<Tail>,
     pub(crate) arena_bytes: usize,
+    /// The problems that a table of choices was asked for; none without a table.
+    pub(crate) asked: Vec<Asked>,
     /// Frames of finished runs, for the next ones.
     frames: Mutex<Vec<Frame>>,
     /// Memory of outputs that callers have dropped, by output.
@@ -176,6 +189,7 @@ impl Plan {
             outputs: vec![],
             tail: None,
             arena_bytes: 0,
+            asked: vec![],
             frames: Mutex::default(),
             spares: Arc::default(),
             code: None,

@@ -18,6 +18,7 @@ use fcc_jit::module::{Emitter, Kernel};
 const ISA: Isa = Isa::Baseline;
 
 /// Any of the problems.
+#[allow(clippy::large_enum_variant)] // a few, in a test
 pub enum Problem {
     Gemm(Gemm),
     Conv(Conv),
@@ -171,6 +172,7 @@ fn conv(rng: &mut Rng, case: &ConvCase, form: Form) -> Case {
         bias: true,
         residual: None,
         activation: Some(Activation::Relu),
+        cut: None,
     };
     let (problem, weights) = match form {
         Form::Direct => {
@@ -185,8 +187,19 @@ fn conv(rng: &mut Rng, case: &ConvCase, form: Form) -> Case {
             (Problem::Winograd(spec), packed)
         }
         Form::Grouped => {
-            let Conv { x, y, kernel, strides, dilations, pads_begin, group, bias, residual, activation } =
-                dense;
+            let Conv {
+                x,
+                y,
+                kernel,
+                strides,
+                dilations,
+                pads_begin,
+                group,
+                bias,
+                residual,
+                activation,
+                cut: _,
+            } = dense;
             let spec =
                 GroupConv { x, y, kernel, strides, dilations, pads_begin, group, bias, residual, activation };
             let mut packed = vec![f32::NAN; spec.packed_elems(ISA)];

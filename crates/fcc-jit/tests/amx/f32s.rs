@@ -102,6 +102,7 @@ fn random(rng: &mut Rng) -> Option<(ConvCase, Conv)> {
         residual: (rng.below(3) == 0).then_some(BlockedLayout { halo: [(0, 0), (0, 1), (1, 0)], ..yl }),
         activation: [None, Some(Activation::Relu), Some(Activation::Clip { low: -9.0, high: 20.0 })]
             [rng.below(3)],
+        cut: None,
     };
     (!out.contains(&0)).then_some((case, conv))
 }
@@ -186,6 +187,7 @@ fn every_count_of_channels_is_exact() {
             bias: true,
             residual: None,
             activation: None,
+            cut: None,
         };
         let data = numbers(&case, &conv, &mut |n| rng.ints(n));
         let data = [&data[0][..], &data[1], &data[2], &data[3]];
@@ -311,6 +313,7 @@ fn long_sums_in_chunks_are_exact() {
         bias: true,
         residual: Some(y),
         activation: Some(Activation::Relu),
+        cut: None,
     };
     let data = numbers(&case, &conv, &mut |n| rng.ints(n));
     let data = [&data[0][..], &data[1], &data[2], &data[3]];
@@ -393,6 +396,7 @@ fn six_products_of_a_convolution_are_as_accurate_as_plain_sums() {
             bias: false,
             residual: None,
             activation: None,
+            cut: None,
         };
         let mut rng = Rng(47);
         let data = numbers(&case, &conv, &mut |n| rng.floats(n));

@@ -3,7 +3,7 @@ use super::common::load;
 use super::inputs::InputArgs;
 use super::out::{Out, grouped};
 use super::progress::Progress;
-use super::{CompileArgs, EngineArg, Failure};
+use super::{CompileArgs, EngineArg, Failure, TuneArgs};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ pub struct Args {
     engine: EngineArg,
     #[command(flatten)]
     compile: CompileArgs,
+    #[command(flatten)]
+    tune: TuneArgs,
     /// About how long to measure; there are 5 runs at least
     #[arg(long, value_name = "S", default_value_t = 2.0, conflicts_with = "runs", value_parser = seconds)]
     seconds: f64,
@@ -54,7 +56,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
     progress.show(|| "compiling".into());
     let engine = fcc::Engine::from(args.engine);
-    let options = args.compile.options()?;
+    let options = args.tune.apply(args.engine, args.compile.options()?, &model, &values, &mut progress)?;
     let (runner, compile_ms) = timed(|| engine.prepare(&model, &options));
     let runner = runner.map_err(in_file)?;
     progress.show(|| "first run".into());

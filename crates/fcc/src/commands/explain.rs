@@ -2,8 +2,9 @@
 use super::common::load;
 use super::inputs::InputArgs;
 use super::out::{Out, grouped, table};
+use super::progress::Progress;
 use super::steps::{as_json, megabytes, short, title};
-use super::{CompileArgs, Failure};
+use super::{CompileArgs, EngineArg, Failure, TuneArgs};
 use fcc_jit::{Isa, NodeInfo, Plan, StepInfo, Work};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub struct Args {
     inputs: InputArgs,
     #[command(flatten)]
     compile: CompileArgs,
+    #[command(flatten)]
+    tune: TuneArgs,
     /// Print the plan with the place of each operand: @offset+bytes in the arena, #constants, %values of the interpreter
     #[arg(long, conflicts_with = "json")]
     plan: bool,
@@ -39,7 +42,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let mut model = load(&args.model)?;
     let values = args.inputs.read(&mut model)?;
-    let options = args.compile.options()?;
+    let mut progress = Progress::new();
+    let options = args.tune.apply(EngineArg::Jit, args.compile.options()?, &model, &values, &mut progress)?;
+    progress.clear();
     let plan = fcc_jit::compile(&model, &options).and_then(|c| c.plan_for(&values));
     let plan = plan.map_err(|e| Failure::from(e).in_file(&args.model))?;
     let mut out = Out::new();
@@ -63,7 +68,9 @@ fn json(plan: &Plan, options: &fcc_jit::Options) -> Json {
         list.iter().map(|n| json!({ "name": n.name, "op_type": n.op_type })).collect()
     };
     json!({
-        "isa": isa(options).name(),
+        "isa": info.isa.unwrap_or(isa(options)).name(),
+        "alone": info.alone,
+        "why": info.why,
         "threads": options.threads,
         "precision": options.precision.name(),
         "nodes": { "all": info.nodes, "constant": nodes(&info.constant), "views": nodes(&info.views) },
@@ -86,9 +93,17 @@ fn explain(out: &mut Out, plan: &Plan, options: &fcc_jit::Options) -> Result<(),
     }
     let threads =
         if options.threads == 1 { "1 thread".into() } else { format!("{} threads", options.threads) };
-    out.line(format_args!("compiled for {}, {threads}, precision {}", isa(options), options.precision))?;
+    let isa = plan.info().isa.unwrap_or(isa(options));
+    out.line(format_args!("compiled for {isa}, {threads}, precision {}", options.precision))?;
+    if options.threads > 1 && plan.info().alone {
+        out.line("one thread runs all steps")?;
+    }
+    if let Some(why) = &plan.info().why {
+        out.line(why)?;
+    }
     nodes(out, plan)?;
     kernels(out, plan)?;
+    tuned(out, plan)?;
     fused(out, plan)?;
     reorders(out, plan)?;
     interpreted(out, plan)?;
@@ -139,11 +154,37 @@ fn computing(plan: &Plan) -> impl Iterator<Item = &StepInfo> {
 fn kernels(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
     let kind = |s: &StepInfo| {
         let words = s.kernel.split_whitespace().take_while(|w| !w.contains(|c: char| c.is_ascii_digit()));
-        (words.collect::<Vec<_>>().join(" "), s.why.clone().unwrap_or_default())
+        let why = if s.tuned.is_some() { "tuned" } else { s.why.as_deref().unwrap_or_default() };
+        (words.collect::<Vec<_>>().join(" "), why.to_string())
     };
     let mut list = counted(computing(plan).map(kind));
     list.sort_by(|a, b| (b.0, &a.1).cmp(&(a.0, &b.1)));
     section(out, "kernels", &list)
+}
+
+/// What a table of choices says of each kernel that it knows.
+fn tuned(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
+    let us = |ns: u64| format!("{:.1}", ns as f64 / 1e3);
+    let mut rows: Vec<Vec<String>> = vec![];
+    for step in plan.steps() {
+        let Some(c) = &step.tuned else { continue };
+        let gain = 100.0 * (1.0 - c.ns as f64 / c.estimate_ns.max(1) as f64);
+        let (gain, instead) = match c.way == c.estimate {
+            true => (String::new(), String::new()),
+            false => (format!("{gain:.0} %"), c.estimate.to_string()),
+        };
+        let row = vec![us(c.ns), us(c.estimate_ns), gain, step.kernel.clone(), c.way.to_string(), instead];
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    out.line("\ntuned, each problem once")?;
+    let head = ["µs", "estimate's", "saves", "kernel", "way", "the estimate's choice"];
+    let lines = table(&head, &rows, &[true, true, true, false, false, false]);
+    lines.iter().try_for_each(|line| out.line(line))
 }
 
 fn fused(out: &mut Out, plan: &Plan) -> Result<(), Failure> {

@@ -16,9 +16,11 @@ pub mod run;
 mod steps;
 pub mod summary;
 pub mod test;
+mod tune;
 
 use compile::CompileArgs;
 pub use failure::Failure;
+use tune::TuneArgs;
 
 /// What `--engine` takes.
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]

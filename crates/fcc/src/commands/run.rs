@@ -3,7 +3,7 @@ use super::common::{load, not_the_same};
 use super::inputs::InputArgs;
 use super::out::Out;
 use super::progress::Progress;
-use super::{CompileArgs, EngineArg, Failure};
+use super::{CompileArgs, EngineArg, Failure, TuneArgs};
 use fcc_ir::compare::{Tolerance, close, distance};
 use fcc_ir::convert::to_f64s;
 use fcc_ir::interp::Values;
@@ -31,6 +31,8 @@ pub struct Args {
     engine: EngineArg,
     #[command(flatten)]
     compile: CompileArgs,
+    #[command(flatten)]
+    tune: TuneArgs,
     /// Write the outputs by name to a NumPy archive
     #[arg(long, value_name = "OUT.npz")]
     outputs: Option<PathBuf>,
@@ -62,7 +64,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let expected = args.expect.as_deref().map(|path| expected(path, &model)).transpose()?;
     let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
     progress.show(|| "compiling".into());
-    let options = args.compile.options()?;
+    let options = args.tune.apply(args.engine, args.compile.options()?, &model, &given, &mut progress)?;
     let runner = fcc::Engine::from(args.engine).prepare(&model, &options).map_err(in_file)?;
     progress.show(|| "running".into());
     let made = runner.run(&given).map_err(in_file)?;

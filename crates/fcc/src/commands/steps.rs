@@ -12,6 +12,9 @@ pub fn as_json(step: &StepInfo) -> Json {
         "interpreted": step.is_interpreted(),
         "output": step.output,
         "why": step.why,
+        "tuned": step.tuned.map(|c| json!({
+            "way": c.way.to_string(), "ns": c.ns, "estimate": c.estimate.to_string(), "estimate_ns": c.estimate_ns,
+        })),
         "flops": step.flops,
         "read_bytes": step.read_bytes,
         "written_bytes": step.written_bytes,

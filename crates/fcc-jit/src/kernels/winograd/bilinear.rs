@@ -18,6 +18,20 @@ pub enum Scheme {
     Four,
 }
 
+impl Scheme {
+    /// All of them.
+    pub const ALL: [Scheme; 3] = [Scheme::Direct, Scheme::Two, Scheme::Four];
+
+    /// Outputs of a tile.
+    pub const fn outputs(self) -> usize {
+        match self {
+            Scheme::Direct => 1,
+            Scheme::Two => 2,
+            Scheme::Four => 4,
+        }
+    }
+}
+
 /// The matrices of one algorithm, by rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bilinear {
@@ -38,11 +52,7 @@ pub struct Bilinear {
 impl Bilinear {
     /// The algorithm of a scheme.
     pub fn new(scheme: Scheme, kernel: usize, stride: usize) -> Bilinear {
-        let outputs = match scheme {
-            Scheme::Direct => 1,
-            Scheme::Two => 2,
-            Scheme::Four => 4,
-        };
+        let outputs = scheme.outputs();
         let inputs = (outputs - 1) * stride + kernel;
         let mut all = Bilinear { outputs, stride, kernel, bt: vec![], g: vec![], at: vec![vec![]; outputs] };
         for phase in 0..stride.min(kernel) {
@@ -153,12 +163,10 @@ fn toom_cook(m: usize, r: usize, points: &[f64]) -> (Rows, Rows, Rows) {
 mod tests {
     use super::*;
 
-    const ALL: [Scheme; 3] = [Scheme::Direct, Scheme::Two, Scheme::Four];
-
     /// Both sides are linear in the input and in the filter: unit vectors decide.
     #[test]
     fn every_scheme_is_convolution() {
-        for scheme in ALL {
+        for scheme in Scheme::ALL {
             for kernel in 1..=8 {
                 for stride in 1..=3 {
                     let b = Bilinear::new(scheme, kernel, stride);

@@ -6,7 +6,7 @@ use crate::asm::Isa;
 use crate::kernels::conv::Conv;
 
 /// Bytes of weights that memory gives in the time of one vector multiply-add, when they are not in L2.
-const STREAM_BYTES: f64 = 3.0;
+const STREAM_BYTES: f64 = 3.3;
 /// What a scheme must save to be chosen over a more accurate one.
 const MARGIN: f64 = 0.93;
 

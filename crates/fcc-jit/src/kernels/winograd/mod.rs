@@ -21,6 +21,7 @@ mod transform;
 use super::brgemm::{Bias, Brgemm, max_rows};
 use super::clif::{at, coordinates, for_n, for_range, off, share};
 use super::conv::Conv;
+use super::cut::Cut;
 use super::gemm::balanced;
 use super::halo::Halo;
 use super::layout::BlockedLayout;
@@ -47,6 +48,8 @@ struct Limits {
 const SMALL: Limits = Limits { tiles: 56, input_bytes: 1 << 20, product_bytes: 256 << 10 };
 /// For weights that do not fit in L2: more tiles use each load of them.
 const LARGE: Limits = Limits { tiles: 196, input_bytes: 8 << 20, product_bytes: 8 << 20 };
+/// Bytes ahead in the weights that are fetched.
+const AHEAD: usize = 2048;
 /// Weights that are taken to stay in L2.
 const L2_WEIGHT_BYTES: usize = 3 << 19;
 
@@ -57,6 +60,8 @@ pub struct Winograd {
     y: Bilinear,
     x: Bilinear,
     schemes: [Scheme; 2],
+    /// How it is cut, if the model of its time is not to decide.
+    cut: Option<Cut>,
 }
 
 /// A run of unit positions along one dim that have the same number of tiles, and how many outputs the last tile has.
@@ -102,6 +107,14 @@ fn bands(total: usize, most: usize, threads: usize, outer: usize) -> Vec<Run> {
     out
 }
 
+/// Whether products of this many tiles are better cut into tall pieces of one vector: where those are nearly full and
+/// pieces of two vectors are not. 25 or 49 tiles are 5 to 10 % faster so (measured, AVX-512, whose multiply-adds take
+/// their load with them).
+fn tall(isa: Isa, tiles: usize) -> bool {
+    let [one, two] = [1, 2].map(|nv| max_rows(isa, nv));
+    isa == Isa::Avx512 && tiles / tiles.div_ceil(one) >= one - 4 && !tiles.is_multiple_of(two)
+}
+
 /// The pieces of a split of tiles of `outputs` outputs each, `total` outputs in all.
 fn pieces(runs: &[Run], outputs: usize, total: usize) -> Vec<Piece> {
     let whole = |r: &Run| Piece { from: r.from, to: r.to, start: r.start, tiles: r.size, last: outputs };
@@ -133,7 +146,7 @@ impl Winograd {
         }
         let [y, x] = [0, 1].map(|d| Bilinear::new(schemes[d], conv.kernel[1 + d], conv.strides[1 + d]));
         let registers = InputTile::registers(&x).max(OutputTile::registers(&x));
-        let made = Winograd { conv: conv.clone(), y, x, schemes };
+        let made = Winograd { conv: Conv { cut: None, ..conv.clone() }, y, x, schemes, cut: None };
         (registers <= isa.registers() && made.points() > 1).then_some(made)
     }
 
@@ -157,22 +170,106 @@ impl Winograd {
         [self.in_channels().div_ceil(self.conv.x.cb), self.out_channels().div_ceil(self.conv.y.cb)]
     }
 
-    fn plan(&self, isa: Isa, threads: usize) -> Plan {
+    /// Rows and columns of tiles.
+    fn tiles(&self) -> [usize; 2] {
         let [_, h, w] = self.conv.y.spatial;
-        let (ty, tx) = (h.div_ceil(self.y.outputs), w.div_ceil(self.x.outputs));
-        let (vb, points, [in_blocks, blocks]) = (isa.vector_bytes(), self.points(), self.blocks());
+        [h.div_ceil(self.y.outputs), w.div_ceil(self.x.outputs)]
+    }
+
+    /// The algorithms for height and width.
+    pub fn schemes(&self) -> [Scheme; 2] {
+        self.schemes
+    }
+
+    /// The same, cut so.
+    ///
+    /// # Errors
+    /// What does not fit, with what would.
+    pub fn with_cut(self, isa: Isa, cut: Cut) -> std::result::Result<Winograd, String> {
+        cut.check_sizes()?;
+        let ([_, blocks], nv) = (self.blocks(), cut.tile[2]);
+        if max_rows(isa, nv) == 0 || nv * isa.lanes() > pack::WIDEST || !blocks.is_multiple_of(nv) {
+            return Err(format!(
+                "got {nv} vectors, wanted 1 or 2 that divide {blocks} blocks of output channels"
+            ));
+        }
+        if !(blocks / nv).is_multiple_of(cut.chunk) {
+            return Err(format!("got chunks of {}, wanted a divisor of {} groups", cut.chunk, blocks / nv));
+        }
+        let made = Winograd { cut: Some(cut), ..self };
+        let most = i32::MAX as usize / 2;
+        // offsets between points are immediates, and all points are in one operand
+        let (v_step, m_step) = made.point_steps(isa, &made.plan(isa, 1));
+        match made.points().checked_mul(v_step.max(m_step)) {
+            Some(bytes) if bytes <= most => Ok(made),
+            _ => Err(format!("got units of {cut}, whose tiles take more than {most} bytes")),
+        }
+    }
+
+    /// How it is cut: as it says itself, else as the model of its time does.
+    pub fn cut(&self, isa: Isa) -> Cut {
+        self.cut.unwrap_or_else(|| {
+            let (most, [ty, tx]) = (self.most_tiles(isa), self.tiles());
+            let cols = Split::at_most(tx, most).size(0);
+            let rows = Split::at_most(ty, (most / cols.max(1)).max(1)).size(0);
+            let nv = if self.blocks()[1].is_multiple_of(2) && !tall(isa, rows * cols) { 2 } else { 1 };
+            Cut { tile: [rows, cols, nv], chunk: self.chunk(isa, rows * cols, nv), blocks: 1, ahead: AHEAD }
+        })
+    }
+
+    fn limits(&self, isa: Isa) -> Limits {
         let weights = 4 * self.packed_elems(isa) / self.conv.group;
-        let limits = if weights > L2_WEIGHT_BYTES { LARGE } else { SMALL };
-        let most = limits.tiles.min(limits.input_bytes / (points * in_blocks * vb)).max(16);
-        let cols = Split::at_most(tx, most);
-        let outer = self.conv.y.n * self.conv.group;
-        let rows = bands(ty, (most / cols.size(0)).max(1), threads, outer);
-        let nv = if blocks.is_multiple_of(2) { 2 } else { 1 };
+        if weights > L2_WEIGHT_BYTES { LARGE } else { SMALL }
+    }
+
+    /// Most tiles of a unit.
+    fn most_tiles(&self, isa: Isa) -> usize {
+        let limits = self.limits(isa);
+        limits.tiles.min(limits.input_bytes / (self.points() * self.blocks()[0] * isa.vector_bytes())).max(16)
+    }
+
+    /// Groups of `nv` vectors whose products for `tiles` tiles are kept at a time.
+    fn chunk(&self, isa: Isa, tiles: usize, nv: usize) -> usize {
+        let limit = if tiles > SMALL.tiles { self.limits(isa).product_bytes } else { SMALL.product_bytes };
+        let groups = self.blocks()[1] / nv;
+        let chunk = limit / (self.points() * nv * tiles * isa.vector_bytes());
+        let chunk = chunk.clamp(1, groups.max(1));
+        (1..=chunk).rev().find(|c| groups.is_multiple_of(*c)).unwrap_or(1)
+    }
+
+    /// Cuts that differ from this one in one size.
+    pub(crate) fn cuts_beside(&self, isa: Isa, cut: &Cut) -> Vec<Cut> {
+        let ([rows, cols, nv], [ty, tx]) = (cut.tile, self.tiles());
+        let units =
+            [(rows, tx), (2 * rows, cols), (rows.div_ceil(2), cols), (rows, cols.div_ceil(2)), (ty, tx)];
+        let mut out = vec![];
+        for (r, c) in units.into_iter().map(|(r, c)| (r.min(ty), c.min(tx))) {
+            if r * c <= 4 * LARGE.tiles {
+                let chunk = self.chunk(isa, r * c, nv);
+                out.push(Cut { tile: [r, c, nv], chunk, ..*cut });
+            }
+        }
+        let groups = self.blocks()[1] / nv;
+        let divisors = (1..=groups).filter(|c| groups.is_multiple_of(*c));
+        let near = |c: &usize| *c != cut.chunk && (*c <= 2 * cut.chunk && 2 * *c >= cut.chunk);
+        out.extend(divisors.filter(near).map(|chunk| Cut { chunk, ..*cut }));
+        let other = 3 - nv.min(2);
+        if self.blocks()[1].is_multiple_of(other) {
+            let chunk = self.chunk(isa, rows * cols, other);
+            out.push(Cut { tile: [rows, cols, other], chunk, ..*cut });
+        }
+        out.extend(cut.other_distances());
+        out
+    }
+
+    fn plan(&self, isa: Isa, threads: usize) -> Plan {
+        let [ty, tx] = self.tiles();
+        let Cut { tile: [height, width, nv], chunk, .. } = self.cut(isa);
+        let cols = Split::at_most(tx, width);
+        let rows = bands(ty, height, threads, self.conv.y.n * self.conv.group);
         let tiles = rows.iter().map(|r| r.size).max().unwrap_or(1) * cols.size(0);
-        let groups = blocks / nv;
-        let product_bytes = if tiles > SMALL.tiles { limits.product_bytes } else { SMALL.product_bytes };
-        let chunk = (product_bytes / (points * nv * tiles * vb)).clamp(1, groups);
-        let chunk = (1..=chunk).rev().find(|c| groups.is_multiple_of(*c)).unwrap_or(1);
+        // smaller units leave room for more products
+        let chunk = if self.cut.is_some() { chunk } else { self.chunk(isa, tiles, nv) };
         Plan { rows, cols, nv, chunk, tiles }
     }
 
@@ -250,7 +347,7 @@ impl Winograd {
             bias: Bias::None,
             residual: None,
             activation: None,
-            prefetch: 2048,
+            prefetch: self.cut.map_or(AHEAD, |c| c.ahead) as i32,
             tiles: None,
         };
         spec.define(e)

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::floats::Floats;
 
 /// Columns of the widest micro-kernel used here.
-const WIDEST: usize = 32;
+pub(super) const WIDEST: usize = 32;
 
 impl Winograd {
     /// Elements of the packed weights.

@@ -1,5 +1,6 @@
 //! What explanations and profiles say of the step that is being made.
 use super::Emit;
+use crate::choices::Choice;
 use crate::declined::Declined;
 use crate::module::{Access, Kernel};
 use crate::plan::info::{NodeInfo, PlanInfo, StepInfo, Work};
@@ -17,11 +18,13 @@ pub(super) struct About {
     work: Work,
     /// Why the next kernel, where there was a choice.
     why: Option<String>,
+    /// The choice of a table that the next kernel follows.
+    tuned: Option<Choice>,
 }
 
 impl About {
     pub fn nothing() -> About {
-        About { nodes: vec![], output: String::new(), work: Work::Compute, why: None }
+        About { nodes: vec![], output: String::new(), work: Work::Compute, why: None, tuned: None }
     }
 }
 
@@ -53,7 +56,7 @@ impl Emit<'_> {
             nodes: nodes_of(program, node),
             output: types(program, node.outputs.iter().flatten().copied()),
             work,
-            why: None,
+            ..About::nothing()
         };
     }
     /// From here on steps are made for an output of the plan.
@@ -65,9 +68,14 @@ impl Emit<'_> {
     pub(super) fn because(&mut self, why: impl Into<String>) {
         self.about.why = Some(why.into());
     }
+    /// The same, where there may be no reason to give, and what table says so.
+    pub(super) fn decided(&mut self, why: Option<String>, tuned: Option<Choice>) {
+        self.about.why = why;
+        self.about.tuned = tuned;
+    }
     /// Makes a step that does something else than what the node at work is there for, to a value of type `output`.
     pub(super) fn aside<T>(&mut self, work: Work, output: String, make: impl FnOnce(&mut Self) -> T) -> T {
-        let about = About { nodes: self.about.nodes.clone(), output, work, why: None };
+        let about = About { nodes: self.about.nodes.clone(), output, work, ..About::nothing() };
         let about = std::mem::replace(&mut self.about, about);
         let made = make(self);
         self.about = about;
@@ -85,6 +93,7 @@ impl Emit<'_> {
             kernel: kernel.name.clone(),
             output: self.about.output.clone(),
             why: self.about.why.take(),
+            tuned: self.about.tuned.take(),
             flops: kernel.flops,
             read_bytes: bytes([Access::Read, Access::ReadWrite]),
             written_bytes: bytes([Access::Write, Access::ReadWrite]),
@@ -107,6 +116,7 @@ impl Emit<'_> {
             kernel: name.into(),
             output: self.about.output.clone(),
             why: self.about.why.take(),
+            tuned: self.about.tuned.take(),
             flops: 0,
             read_bytes: reads.iter().map(|r| r.1 as u64).sum(),
             written_bytes: written as u64,
@@ -126,6 +136,7 @@ impl Emit<'_> {
             kernel: op_type.into(),
             output: self.about.output.clone(),
             why: None,
+            tuned: None,
             flops: 0,
             read_bytes: bytes(&node.inputs),
             written_bytes: bytes(&node.outputs),
@@ -170,6 +181,9 @@ impl Emit<'_> {
             _ => 0,
         };
         PlanInfo {
+            isa: Some(self.code.isa()),
+            alone: false,
+            why: None,
             nodes: all.len(),
             constant: with(&|id| self.program.origins[id].constant),
             views: with(&|id| viewed.contains(id) && !stepped.contains(id)),

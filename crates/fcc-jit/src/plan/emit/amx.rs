@@ -5,17 +5,8 @@ use crate::kernels::amx::Terms;
 use crate::kernels::amx::conv::AmxConv;
 use crate::kernels::amx::regroup::Regroup;
 use crate::kernels::conv::Conv;
-use crate::kernels::winograd::{Choice, Winograd};
 use crate::plan::info::Work;
 use crate::plan::ir::Vx;
-use crate::{Isa, Precision};
-
-/// How a dense convolution is computed.
-pub(super) enum ConvWay {
-    Direct(Conv),
-    Winograd(Winograd),
-    Amx(AmxConv),
-}
 
 impl Emit<'_> {
     /// The terms of products of f32 where AMX is asked for; none in plans of plain kernels.
@@ -24,24 +15,21 @@ impl Emit<'_> {
         asked.then(|| Terms::for_precision(self.shared.options.precision))
     }
 
-    /// The way of a convolution, and why.
-    pub(super) fn conv_way(&mut self, conv: Conv, weights: &Weights) -> Result<(ConvWay, String), Stop> {
-        let isa: Isa = self.code.isa();
-        let mut why = String::new();
-        if let Some(terms) = self.terms() {
-            match AmxConv::choose(&conv, terms) {
-                Ok(amx) if weights.finite(1.0)? => return Ok((ConvWay::Amx(amx), terms.why())),
-                Ok(_) => why = "no AMX: weights that are not finite; ".into(),
-                Err(no) => why = format!("{no}; "),
+    /// A convolution by tiles, if they are asked for and can do it; else why not, if they are asked for.
+    pub(super) fn amx_for(
+        &mut self,
+        conv: &Conv,
+        weights: &Weights,
+    ) -> Result<Result<AmxConv, Option<String>>, Stop> {
+        let Some(terms) = self.terms() else { return Ok(Err(None)) };
+        Ok(match AmxConv::choose(conv, terms) {
+            Ok(amx) if weights.finite(1.0)? => {
+                self.because(terms.why());
+                Ok(amx)
             }
-        }
-        let wide = self.shared.options.precision == Precision::Fast;
-        let choice = match self.plain {
-            true => Choice::direct("numbers that are not finite came by: plain sums only"),
-            false => Winograd::choose(&conv, isa, wide),
-        };
-        why += &choice.why;
-        Ok((choice.winograd.map_or(ConvWay::Direct(conv), ConvWay::Winograd), why))
+            Ok(_) => Err(Some("no AMX: weights that are not finite".into())),
+            Err(no) => Err(Some(no)),
+        })
     }
 
     /// A value that lies at `from` in rows of tiles: made once for all steps that read it so. `zero` tells apart what its

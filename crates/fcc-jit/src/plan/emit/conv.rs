@@ -1,9 +1,9 @@
 //! Convolution and pooling.
-use super::amx::ConvWay;
-use super::forms::{conv_input, dense, narrow, spreads};
+use super::forms::{conv_input, dense, narrow_conv, spreads};
 use super::weights::{Source, Weights};
 use super::{Emit, Form, Home, Loc, Stop, no_kernel};
 use crate::aligned::AlignedF32;
+use crate::choices::problem::{Decided, Problem, Sums};
 use crate::kernels::amx::conv::AmxConv;
 use crate::kernels::conv::Conv;
 use crate::kernels::conv_transpose::ConvTranspose;
@@ -12,7 +12,6 @@ use crate::kernels::global_pool::GlobalPool;
 use crate::kernels::lanewise;
 use crate::kernels::layout::BlockedLayout;
 use crate::kernels::narrow::NarrowConv;
-use crate::kernels::winograd::Winograd;
 use crate::module::Kernel;
 use crate::plan::ir::{ConvNode, Node, PoolKind, PoolNode, Vx};
 use fcc_ir::Error;
@@ -28,13 +27,13 @@ impl Emit<'_> {
             _ => return Err(missing()),
         };
         let isa = self.code.isa();
-        if narrow(self.program, conv, Some(x), Some(y), isa) {
+        if self.forms.lanes_are_pixels(node) {
             return self.narrow_conv(node, conv);
         }
         if spreads(self.program, conv, node, isa) {
             return self.spread_conv(node, conv);
         }
-        let form = conv_input(self.program, conv, node, self.forms.blocked[x.at()], isa);
+        let form = conv_input(self.program, conv, node, &self.forms);
         let residual = if conv.residual {
             Some(node.inputs.last().copied().flatten().ok_or_else(missing)?)
         } else {
@@ -44,7 +43,6 @@ impl Emit<'_> {
         let r = residual.map(|r| self.need(r, Form::Blocked, &node.place)).transpose()?;
         let y = self.make(y)?;
         let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(missing()) };
-        let threads = self.shared.options.threads;
         let weights = self.weights(conv, w)?;
         if conv.transposed {
             let k = ConvTranspose {
@@ -77,25 +75,13 @@ impl Emit<'_> {
                 bias: conv.bias,
                 residual: r.and_then(|r| r.layout),
                 activation: conv.activation,
+                cut: None,
             };
-            let (way, why) = self.conv_way(k, &weights)?;
-            self.because(why);
-            match way {
-                ConvWay::Amx(k) => return self.amx_conv(node, conv, k, weights, (x, r, y)),
-                ConvWay::Winograd(k) => {
-                    let kernel = self.kernel(&k, Winograd::build)?;
-                    let (elems, bias, job) = (k.packed_elems(isa), (k.bias_elems(isa), conv.group), k);
-                    let pack =
-                        move |w: &Source<'_>, out: &mut [f32]| job.pack_weights(isa, threads, w.values, out);
-                    (kernel, self.packed_from(weights, elems, pack), bias)
-                }
-                ConvWay::Direct(k) => {
-                    let kernel = self.kernel(&k, Conv::build)?;
-                    let (elems, bias) = (k.packed_elems(isa), (k.bias_elems(isa), k.bias_runs(isa)));
-                    let pack = move |w: &Source<'_>, out: &mut [f32]| k.pack_weights(isa, w.values, out);
-                    (kernel, self.packed_from(weights, elems, pack), bias)
-                }
+            let amx = self.amx_for(&k, &weights)?;
+            if let Ok(k) = amx {
+                return self.amx_conv(node, conv, k, weights, (x, r, y));
             }
+            self.sums(Problem::Conv(k), weights, amx.err().flatten())?
         } else {
             let (c, m) = (xl.c / conv.group, yl.c / conv.group);
             let cb = self.forms.cb;
@@ -151,6 +137,24 @@ impl Emit<'_> {
         self.run(&node.place, kernel, args)
     }
 
+    /// The kernel of a dense convolution in the way that is chosen, its weights, and the elements and runs of its bias.
+    fn sums(
+        &mut self,
+        problem: Problem,
+        weights: Weights,
+        no_amx: Option<String>,
+    ) -> Result<(Kernel, Loc, (usize, usize)), Stop> {
+        let isa = self.code.isa();
+        let decided = self.chooser.sums(&problem, self.plain).ok_or_else(missing)?;
+        let Decided { way: sums, threads, why, tuned } = decided;
+        let why: Vec<String> = no_amx.into_iter().chain(why).collect();
+        self.decided((!why.is_empty()).then(|| why.join("; ")), tuned);
+        let kernel = self.kernel_for(&sums, Sums::build, threads)?;
+        let (elems, bias) = (sums.packed_elems(isa), sums.bias(isa));
+        let pack = move |w: &Source<'_>, out: &mut [f32]| sums.pack_weights(isa, threads, w.values, out);
+        Ok((kernel, self.packed_from(weights, elems, pack), bias))
+    }
+
     /// The weights of a convolution, `[M, C/group, …]` or transposed `[C, M/group, …]`.
     fn weights(&self, conv: &ConvNode, w: Vx) -> Result<Weights, Stop> {
         let tensor = self.program.constant_of(w).ok_or_else(missing)?.clone();
@@ -171,18 +175,7 @@ impl Emit<'_> {
         let r = residual.map(|r| self.need(r, Form::Plain, &node.place)).transpose()?;
         let y = self.make_in(y, Form::Plain)?;
         let (Some(xl), Some(yl)) = (x.layout, y.layout) else { return Err(missing()) };
-        let two = |v: [usize; 3]| [v[1], v[2]];
-        let k = NarrowConv {
-            x: xl,
-            y: yl,
-            kernel: two(conv.kernel),
-            strides: two(conv.strides),
-            dilations: two(conv.dilations),
-            pads_begin: two(conv.pads_begin),
-            bias: conv.bias,
-            residual: r.is_some(),
-            activation: conv.activation,
-        };
+        let k = narrow_conv(conv, xl, yl);
         if let Some(copy) = k.split() {
             self.because("the input's columns by phase of the stride");
             let kernel = self.kernel(&copy, Copy::build)?;
@@ -190,7 +183,10 @@ impl Emit<'_> {
             self.run(&node.place, kernel, vec![x, to])?;
             x = to;
         }
-        self.because("few output channels: lanes are pixels");
+        if let Some(decided) = self.forms.lanes(node) {
+            let (why, tuned) = (decided.why.clone(), decided.tuned);
+            self.decided(why, tuned);
+        }
         let weights = self.weights(conv, w)?;
         let kernel = self.kernel(&k, NarrowConv::build)?;
         let (elems, bias) = (k.packed_elems(), (yl.c, 1));
@@ -223,6 +219,7 @@ impl Emit<'_> {
             bias: conv.bias,
             residual: None,
             activation: conv.activation,
+            cut: None,
         };
         let buffer = Home::Buffer(self.buffer(middle.bytes()));
         let to = Loc { home: buffer, offset: 0, layout: Some(middle) };

@@ -3,6 +3,8 @@ use super::int8::int_conv_input;
 use super::{Emit, Form, Home, Loc, Stop, no_kernel};
 use crate::aligned::AlignedF32;
 use crate::asm::Isa;
+use crate::choices::Lanes;
+use crate::choices::problem::{Chooser, Decided};
 use crate::kernels::conv_transpose::ConvTranspose;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::elem::Elem;
@@ -24,6 +26,9 @@ pub(super) struct Forms {
     pub halo: HashMap<(Vx, Form), Halo>,
     /// Values written straight into a concatenation: the whole, and the block it begins at.
     pub inside: HashMap<Vx, (Vx, usize)>,
+    /// The results of convolutions of few output channels: whether their lanes are pixels, so that they are row-major,
+    /// and why.
+    lanes: HashMap<Vx, Decided<Lanes>>,
     pub cb: usize,
     isa: Isa,
 }
@@ -41,15 +46,30 @@ pub(super) fn activation(program: &Program, v: Vx) -> Option<BlockedLayout> {
     Some(BlockedLayout { elem, ..BlockedLayout::plain(n, c, s) })
 }
 
-/// Whether a convolution has so few output channels that lanes are pixels; its result is row-major then.
-pub(super) fn narrow(program: &Program, conv: &ConvNode, x: Option<Vx>, y: Option<Vx>, isa: Isa) -> bool {
+/// The convolution with lanes of pixels, if it has so few output channels that this is possible; x and y without halo.
+fn narrow(program: &Program, conv: &ConvNode, node: &Node, isa: Isa) -> Option<NarrowConv> {
     let layout = |v: Option<Vx>| v.and_then(|v| activation(program, v));
-    let (Some(x), Some(y)) = (layout(x), layout(y)) else { return false };
-    let ([depth, ..], [out_depth, h, w], [kernel_depth, kh, kw]) = (x.spatial, y.spatial, conv.kernel);
-    conv.group == 1
-        && !conv.transposed
-        && (depth, out_depth, kernel_depth) == (1, 1, 1)
-        && NarrowConv::pays(isa, x.c, y.c, [h, w], [kh, kw])
+    let (x, y) = (layout(node.input(0))?, layout(node.out())?);
+    let ([depth, ..], [out_depth, h, w], [kernel_depth, ..]) = (x.spatial, y.spatial, conv.kernel);
+    let flat = (depth, out_depth, kernel_depth) == (1, 1, 1);
+    let possible = conv.group == 1 && !conv.transposed && flat && NarrowConv::possible(isa, x.c, y.c, [h, w]);
+    possible.then(|| narrow_conv(conv, x, y))
+}
+
+/// A convolution with lanes of pixels from and to these layouts.
+pub(super) fn narrow_conv(conv: &ConvNode, x: BlockedLayout, y: BlockedLayout) -> NarrowConv {
+    let two = |v: [usize; 3]| [v[1], v[2]];
+    NarrowConv {
+        x,
+        y,
+        kernel: two(conv.kernel),
+        strides: two(conv.strides),
+        dilations: two(conv.dilations),
+        pads_begin: two(conv.pads_begin),
+        bias: conv.bias,
+        residual: conv.residual,
+        activation: conv.activation,
+    }
 }
 
 /// Whether a transposed convolution only spreads each pixel over its own window, and to so few channels that all of a
@@ -87,23 +107,33 @@ pub(super) fn channels(program: &Program, node: &Node) -> Option<Vec<usize>> {
 }
 
 /// The form in which a convolution reads x.
-pub(super) fn conv_input(program: &Program, conv: &ConvNode, node: &Node, x_blocked: bool, isa: Isa) -> Form {
+pub(super) fn conv_input(program: &Program, conv: &ConvNode, node: &Node, forms: &Forms) -> Form {
     let x = node.input(0);
     let c = x.and_then(|x| program.shape(x).get(1).copied()).unwrap_or(0);
-    let first = conv.group == 1 && !conv.transposed && !x_blocked && c < isa.lanes();
-    if first || narrow(program, conv, x, node.out(), isa) { Form::Haloed } else { Form::Blocked }
+    let x_blocked = x.is_some_and(|x| forms.blocked[x.at()]);
+    let first = conv.group == 1 && !conv.transposed && !x_blocked && c < forms.isa.lanes();
+    if first || forms.lanes_are_pixels(node) { Form::Haloed } else { Form::Blocked }
 }
 
 impl Forms {
-    pub fn choose(program: &Program, isa: Isa) -> Forms {
+    pub fn choose(program: &Program, chooser: &mut Chooser) -> Forms {
+        let isa = chooser.setting.isa;
         let cb = isa.lanes();
         let mut f = Forms {
             blocked: vec![false; program.vals.len()],
             halo: HashMap::new(),
             inside: HashMap::new(),
+            lanes: HashMap::new(),
             cb,
             isa,
         };
+        for node in &program.nodes {
+            if let (Kind::Conv(conv), Some(out)) = (&node.kind, node.out())
+                && let Some(narrow) = narrow(program, conv, node, isa)
+            {
+                f.lanes.insert(out, chooser.lanes(narrow));
+            }
+        }
         for node in &program.nodes {
             let Some(out) = node.out() else { continue };
             f.blocked[out.at()] = f.makes_blocked(program, node);
@@ -115,6 +145,15 @@ impl Forms {
         f
     }
 
+    /// Whether the lanes of a convolution are pixels; its result is row-major then.
+    pub fn lanes_are_pixels(&self, node: &Node) -> bool {
+        self.lanes(node).is_some_and(|d| d.way == Lanes::Pixels)
+    }
+    /// What is in the lanes of a convolution where there was a choice, and why.
+    pub fn lanes(&self, node: &Node) -> Option<&Decided<Lanes>> {
+        node.out().and_then(|out| self.lanes.get(&out))
+    }
+
     fn makes_blocked(&self, program: &Program, node: &Node) -> bool {
         let Some(out) = node.out() else { return false };
         if activation(program, out).is_none() {
@@ -123,10 +162,7 @@ impl Forms {
         let blocked = |v: &Vx| self.blocked[v.at()];
         let shape = program.shape(out);
         match &node.kind {
-            Kind::Conv(conv) => {
-                !narrow(program, conv, node.input(0), node.out(), self.isa)
-                    && !spreads(program, conv, node, self.isa)
-            }
+            Kind::Conv(conv) => !self.lanes_are_pixels(node) && !spreads(program, conv, node, self.isa),
             Kind::IntConv(..) | Kind::Pool(_) | Kind::Resize { .. } => true,
             // a part of whole blocks is a view, if x is blocked
             Kind::Part { axis: 1, start } if start.is_multiple_of(self.cb) => {
@@ -160,7 +196,7 @@ impl Forms {
             return self.want(x, form, halo);
         }
         let (Kind::Conv(conv), Some(x)) = (&node.kind, node.input(0)) else { return };
-        let form = conv_input(program, conv, node, self.blocked[x.at()], self.isa);
+        let form = conv_input(program, conv, node, self);
         let (Some(l), Some(y)) = (activation(program, x), node.out().and_then(|y| activation(program, y)))
         else {
             return;

@@ -1,6 +1,7 @@
 //! Matrix products.
 use super::weights::Weights;
 use super::{Emit, Form, Home, Loc, Stop, no_kernel};
+use crate::choices::problem::{Decided, Problem, Sums};
 use crate::kernels::amx::gemm::AmxGemm;
 use crate::kernels::copy::{Copy, CopyDim, CopyPart};
 use crate::kernels::gemm::{BStorage, BatchDim, Gemm, GemmBias, GemmResidual};
@@ -60,6 +61,10 @@ impl Emit<'_> {
             }
             spec.residual = Some(GemmResidual { row: if whole { n } else { 0 }, scale });
         }
+        let decided = self.chooser.sums(&Problem::Gemm(spec), false).ok_or_else(|| no_kernel("a product"))?;
+        let Decided { way: Sums::Gemm(spec), threads, why, tuned } = decided else {
+            return Err(no_kernel("a product by another algorithm"));
+        };
         let a_loc = self.need(a, Form::Plain, &node.place)?;
         if let Some(terms) = self.terms() {
             match AmxGemm::choose(&spec, terms) {
@@ -85,7 +90,8 @@ impl Emit<'_> {
             args.push(self.need(r, Form::Plain, &node.place)?);
         }
         args.push(self.make_in(out, Form::Plain)?);
-        let kernel = self.kernel(&spec, Gemm::build)?;
+        let kernel = self.kernel_for(&spec, Gemm::build, threads)?;
+        self.decided(why, tuned);
         self.run(&node.place, kernel, args)
     }
 

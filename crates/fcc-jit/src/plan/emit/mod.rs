@@ -14,8 +14,9 @@ mod weights;
 use super::info::StepInfo;
 use super::ir::{Kind, Node, Program, Vx};
 use super::memory::{Request, place};
-use super::{Action, Arg, Const, HostRun, Interpret, Output, Plan, Src, Step, Tail, control};
+use super::{Action, Arg, Const, HostRun, Interpret, Level, Output, Plan, Src, Step, Tail, control};
 use crate::aligned::AlignedF32;
+use crate::choices::problem::{Chooser, Setting};
 use crate::host::Host;
 use crate::kernels::layout::BlockedLayout;
 use crate::kernels::rows::{Normalise, Reduce};
@@ -125,8 +126,12 @@ pub(crate) struct Emit<'a> {
     plain: bool,
     code: Code,
     /// The kernels made so far, by what makes them and of what.
-    kernels: HashMap<(usize, String), Kernel>,
+    kernels: HashMap<(usize, usize, String), Kernel>,
     forms: Forms,
+    /// Decides where there is more than one way.
+    chooser: Chooser<'a>,
+    /// Whether one thread runs the whole plan; `None`: as the estimate of its time says.
+    alone: Option<bool>,
     /// What the halos of bytes hold: the zero point, and its value if it is no number.
     halos: HashMap<(Vx, Form), (crate::kernels::int8::Zero, Option<Vx>)>,
     locs: HashMap<(Vx, Form), Loc>,
@@ -149,9 +154,10 @@ impl Plan {
         input_slots: &[usize],
         tail: Option<Tail>,
         shared: &Arc<Shared>,
+        level: Level,
         plain: bool,
     ) -> Result<Plan, Stop> {
-        let made = Emit::new(program, shared, plain).and_then(|mut e| {
+        let made = Emit::new(program, shared, level, plain).and_then(|mut e| {
             let inputs: Vec<(usize, u32)> =
                 input_slots.iter().zip(&program.inputs).map(|(from, v)| (*from, e.slot(*v))).collect();
             for node in &program.nodes {
@@ -169,17 +175,26 @@ impl Plan {
 }
 
 impl<'a> Emit<'a> {
-    fn new(program: &'a Program, shared: &'a Arc<Shared>, plain: bool) -> Result<Emit<'a>, Stop> {
-        let mut code = Code::new(shared.options.isa).map_err(Error::from)?;
+    fn new(
+        program: &'a Program,
+        shared: &'a Arc<Shared>,
+        level: Level,
+        plain: bool,
+    ) -> Result<Emit<'a>, Stop> {
+        let mut code = Code::new(level.isa).map_err(Error::from)?;
         if !shared.options.vnni {
             code.emitter().without_vnni();
         }
-        let forms = Forms::choose(program, code.isa());
+        let setting = Setting { isa: code.isa(), ..shared.setting() };
+        let mut chooser = Chooser::new(shared.options.choices.as_deref(), setting);
+        let forms = Forms::choose(program, &mut chooser);
         Ok(Emit {
             program,
             shared,
             plain,
             forms,
+            chooser,
+            alone: level.alone,
             halos: HashMap::new(),
             code,
             kernels: HashMap::new(),
@@ -346,12 +361,16 @@ impl<'a> Emit<'a> {
     }
     /// The kernel of a problem: layers that have the same one share its code.
     fn kernel<S: Debug>(&mut self, spec: &S, build: Build<S>) -> Result<Kernel, Stop> {
+        self.kernel_for(spec, build, self.shared.options.threads)
+    }
+    /// The same for a number of threads.
+    fn kernel_for<S: Debug>(&mut self, spec: &S, build: Build<S>, threads: usize) -> Result<Kernel, Stop> {
         // what a problem prints is all that it says
-        let key = (build as usize, format!("{spec:?}"));
+        let key = (build as usize, threads, format!("{spec:?}"));
         if let Some(kernel) = self.kernels.get(&key) {
             return Ok(kernel.clone());
         }
-        let kernel = built(build(spec, self.code.emitter(), self.shared.options.threads))?;
+        let kernel = built(build(spec, self.code.emitter(), threads))?;
         self.kernels.insert(key, kernel.clone());
         Ok(kernel)
     }
@@ -476,7 +495,7 @@ impl Emit<'_> {
             .collect();
         let (offsets, arena_bytes) = place(&requests);
         self.note_arena_use();
-        let info = self.plan_info(&outputs, arena_bytes);
+        let mut info = self.plan_info(&outputs, arena_bytes);
         let resolve = |mut arg: Arg| {
             if let super::At::Buffer(b) = arg.at {
                 let buffer = &self.buffers[b as usize];
@@ -553,10 +572,13 @@ impl Emit<'_> {
         for (from, slot) in inputs {
             given_slots[slot as usize] = Some(from);
         }
+        let small = estimate < super::SPLIT_NS.saturating_mul(steps.len() as u64);
+        info.alone = self.alone.unwrap_or(small);
         let plan = Plan {
             interpreted: None,
+            alone: info.alone,
             info,
-            alone: estimate < super::SPLIT_NS.saturating_mul(steps.len() as u64),
+            asked: self.chooser.asked(),
             steps,
             consts: self.consts,
             n_slots,

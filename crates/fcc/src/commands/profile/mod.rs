@@ -7,7 +7,7 @@ use super::common::{load, not_the_same};
 use super::inputs::InputArgs;
 use super::out::Out;
 use super::progress::Progress;
-use super::{CompileArgs, Failure};
+use super::{CompileArgs, EngineArg, Failure, TuneArgs};
 use fcc_ir::interp::Values;
 use fcc_jit::peak::Peak;
 use fcc_jit::pool::Pool;
@@ -35,6 +35,8 @@ pub struct Args {
     inputs: InputArgs,
     #[command(flatten)]
     compile: CompileArgs,
+    #[command(flatten)]
+    tune: TuneArgs,
     /// Number of runs after the first [default: as many as fit in two seconds, at least 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
@@ -69,7 +71,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let values = args.inputs.read(&mut model)?;
     let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
     progress.show(|| "compiling".into());
-    let options = args.compile.options()?;
+    let options = args.tune.apply(EngineArg::Jit, args.compile.options()?, &model, &values, &mut progress)?;
     let compiled = fcc_jit::compile(&model, &options).map_err(in_file)?;
     progress.show(|| "first run".into());
     compiled.run(&values).map_err(in_file)?;
