@@ -66,16 +66,18 @@ impl Emit<'_> {
             return Err(no_kernel("a product by another algorithm"));
         };
         let a_loc = self.need(a, Form::Plain, &node.place)?;
+        let mut reasons: Vec<String> = vec![];
         if let Some(terms) = self.terms() {
             match AmxGemm::choose(&spec, terms) {
                 Ok(amx) if self.constant_b(b)?.finite(g.alpha)? => {
                     self.because(terms.why());
                     return self.amx_gemm(node, g, amx, a_loc, residual);
                 }
-                Ok(_) => self.because("no AMX: weights that are not finite"),
-                Err(no) => self.because(no),
+                Ok(_) => reasons.push("no AMX: weights that are not finite".into()),
+                Err(no) => reasons.push(no),
             }
         }
+        reasons.extend(why);
         let b_loc =
             if constant_b { self.packed_b(&spec, b, g)? } else { self.b_in_place(b, g.trans_b, node)? };
         let mut args = vec![a_loc, b_loc];
@@ -91,7 +93,7 @@ impl Emit<'_> {
         }
         args.push(self.make_in(out, Form::Plain)?);
         let kernel = self.kernel_for(&spec, Gemm::build, threads)?;
-        self.decided(why, tuned);
+        self.decided((!reasons.is_empty()).then(|| reasons.join("; ")), tuned);
         self.run(&node.place, kernel, args)
     }
 
