@@ -7,6 +7,7 @@ use crate::rule::{Declined, Match, Rule, rule_type};
 use crate::verify::as_f64s;
 use crate::weights::{element_bytes, permute};
 use fcc_ir::ops::conv::{AutoPad, ConvProblem};
+use fcc_ir::ops::movement::MAX_ELEMS;
 use fcc_ir::{NodeId, Tensor, ValueId};
 
 rule_type! {
@@ -46,6 +47,7 @@ rule_type! {
     /// # Declines
     /// - the weight or the bias is not constant;
     /// - a weight beside padding is NaN or infinite: its product with the padding's zeros is NaN;
+    /// - the padded input would have more than 2^31 elements;
     /// - the indices would exceed the budget;
     /// - symbolic extents with SAME padding and strides above 1 (the padding depends on the extent), or with more
     ///   kernel elements than a rewrite may make nodes, or with strides before opset 10.
@@ -69,6 +71,10 @@ impl Rule for ConvToIm2colGemm {
         finite_where_padded(&conv)?;
         let growth_bytes = match &conv.problem {
             Some(p) => {
+                let padded = product("padded elements", &[&[p.c], &padded_extents(p)[..]].concat())?;
+                if padded > MAX_ELEMS {
+                    return Err(Declined::new("padded elements", padded, format!("at most {MAX_ELEMS}")));
+                }
                 let places: usize = product("output places", &out_extents(p))?;
                 product("indices", &[places, conv.taps(), size_of::<i64>()])? as u64
             }
@@ -110,7 +116,11 @@ fn out_extents(p: &ConvProblem) -> Vec<usize> {
     p.axes.iter().map(|a| a.out).collect()
 }
 
-/// Pads of all axes, N and C included, in ONNX order.
+/// The spatial extents with their padding.
+fn padded_extents(p: &ConvProblem) -> Vec<usize> {
+    p.spatial.iter().zip(&p.axes).map(|(s, a)| s + a.pad_begin + a.pad_end).collect()
+}
+
 /// The zeros of padding become factors of the product; the operator leaves them out.
 fn finite_where_padded(conv: &Convolution) -> Result<(), Declined> {
     let w = &conv.window;
@@ -125,6 +135,7 @@ fn finite_where_padded(conv: &Convolution) -> Result<(), Declined> {
     }
 }
 
+/// Pads of all axes, N and C included, in ONNX order.
 fn all_pads(begins: &[usize], ends: &[usize]) -> Vec<usize> {
     [&[0, 0], begins, &[0, 0], ends].concat()
 }
@@ -166,8 +177,7 @@ fn fixed(b: &mut Builder<'_>, conv: &Convolution, p: &ConvProblem) -> Result<Val
     let (g, cg) = (p.group, p.c / p.group);
     let begins: Vec<usize> = p.axes.iter().map(|a| a.pad_begin).collect();
     let ends: Vec<usize> = p.axes.iter().map(|a| a.pad_end).collect();
-    let padded: Vec<usize> =
-        p.spatial.iter().zip(&p.axes).map(|(s, a)| s + a.pad_begin + a.pad_end).collect();
+    let padded = padded_extents(p);
     let extent = product("padded extents", &padded)?;
     let outs = out_extents(p);
     let places = product("output places", &outs)?;
