@@ -103,14 +103,21 @@ fn a_profile_covers_all_regions_in_order() {
 #[test]
 fn tasks_are_timed_inside_their_step_on_the_threads_of_the_pool() {
     let (compiled, values) = prepared(2);
-    let (_, profile) = compiled.run_profiled(&values, true).expect("runs");
     let mut threads = std::collections::BTreeSet::new();
-    for step in profile.steps.iter().filter(|s| !s.info.is_interpreted()) {
-        assert_eq!(step.tasks.len(), step.info.tasks, "{}", step.info.kernel);
-        for (i, span) in step.tasks.iter().enumerate() {
-            assert_eq!(span.task, i);
-            assert!(span.start >= step.start && span.start + span.time <= step.start + step.time);
-            threads.insert(span.thread);
+    // A thread takes over the tasks of one that is late, so a single run may well be one thread's
+    // work; over many runs both must be seen.
+    for _ in 0..1000 {
+        let (_, profile) = compiled.run_profiled(&values, true).expect("runs");
+        for step in profile.steps.iter().filter(|s| !s.info.is_interpreted()) {
+            assert_eq!(step.tasks.len(), step.info.tasks, "{}", step.info.kernel);
+            for (i, span) in step.tasks.iter().enumerate() {
+                assert_eq!(span.task, i);
+                assert!(span.start >= step.start && span.start + span.time <= step.start + step.time);
+                threads.insert(span.thread);
+            }
+        }
+        if Isa::detect() == Isa::Baseline || threads.len() == 2 {
+            break;
         }
     }
     if Isa::detect() != Isa::Baseline {
