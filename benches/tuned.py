@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -71,10 +69,8 @@ def main() -> None:
     parser.add_argument("--tune-seconds", type=float)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    fcc = os.environ.get("FCC")
-    if fcc is None:
-        subprocess.run(["cargo", "build", "--release", "-q", "-p", "fcc"], cwd=ROOT, check=True)
-        fcc = str(ROOT / "target/release/fcc")
+    peers.in_environment(__file__)
+    fcc = peers.build_fcc()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,11 +83,8 @@ def main() -> None:
                 ratios.append(r["tuned"] / r["default"])
                 cells = f"{r['default']:.3g} | {r['tuned']:.3g} | {ratios[-1]:.3f}"
                 print(f"| {row} | {threads} | {cells} | {r['changed']} of {r['problems']} | {r['tune_s']:.1f} |", flush=True)
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        print(f"| geometric mean | | | | {mean:.3f} | | |")
+        print(f"| geometric mean | | | | {peers.geometric_mean(ratios):.3f} | | |")
 
 
 if __name__ == "__main__":
-    if Path(sys.prefix).resolve() != peers.PYTHON.parent.parent.resolve():
-        os.execv(peers.PYTHON, [str(peers.PYTHON), __file__, *sys.argv[1:]])
     main()

@@ -1,7 +1,8 @@
 //! Vector functions as assembler macros: each works on the registers it is given, in place.
 //!
 //! Errors are the largest distance from the exact value in units in the last place of the result, measured over all
-//! finite inputs of the tests (dense grids and every exponent: `tests/ulp.rs`, `tests/activation.rs`). NaN gives NaN; infinities give the limits.
+//! finite inputs of the tests (dense grids and every exponent: `tests/ulp.rs`, `tests/activation.rs`). NaN gives NaN;
+//! infinities give the limits.
 
 use super::{Asm, Cmp};
 use crate::error::Result;

@@ -421,8 +421,8 @@ impl Asm {
         from_int => vcvtdq2ps;
     }
 
-    /// `d = x * y + d` in the lower half of the lanes; AVX-512 clears the upper half. CPUs whose units are 256 bits wide do it
-    /// in half the time.
+    /// `d = x * y + d` in the lower half of the lanes; AVX-512 clears the upper half. CPUs whose units are 256 bits wide
+    /// do it in half the time.
     pub fn fma_low(&mut self, d: usize, x: usize, y: impl Into<Src>) -> Result<()> {
         let y = y.into();
         if self.isa != Isa::Avx512 {

@@ -373,20 +373,18 @@ impl<'a> Chooser<'a> {
     /// What lies in the lanes of a convolution that could have either.
     pub fn lanes(&mut self, conv: NarrowConv) -> Decided<Lanes> {
         let (isa, threads) = (self.setting.isa, self.setting.threads);
-        let problem = Problem::Lanes(conv);
-        let found = self.saved(&problem, |way| match way {
+        let by_count = lanes_by_count(&conv, isa);
+        let found = self.saved(&Problem::Lanes(conv), |way| match way {
             Way::Lanes(lanes) => Ok(*lanes),
             other => Err(format!("got `{other}`, wanted `lanes pixels` or `lanes channels`")),
         });
-        match (found, &problem) {
-            (Ok((lanes, choice)), _) => Decided::tuned(lanes, threads, choice),
-            (Err(declined), Problem::Lanes(conv)) => {
-                let lanes = lanes_by_count(conv, isa);
-                let because = format!("few output channels: lanes are {lanes}");
+        match found {
+            Ok((lanes, choice)) => Decided::tuned(lanes, threads, choice),
+            Err(declined) => {
+                let because = format!("few output channels: lanes are {by_count}");
                 let why: Vec<String> = declined.into_iter().chain([because]).collect();
-                Decided::by_model(lanes, threads, Some(why.join("; ")))
+                Decided::by_model(by_count, threads, Some(why.join("; ")))
             }
-            (Err(why), _) => Decided::by_model(Lanes::Channels, threads, why),
         }
     }
     /// The level of a whole plan, whether one thread runs all of it (`None`: by estimate), and what a table says of it.

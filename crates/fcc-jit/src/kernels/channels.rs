@@ -2,14 +2,14 @@
 //!
 //! A vector of the output takes its lanes from the few vectors of the input that hold them, one permutation for each.
 
-use super::clif::{at, coordinates, for_range, if_equal, off, share};
+use super::clif::{at, clip, coordinates, for_range, if_equal, off, share};
 use super::halo::Halo;
 use super::layout::BlockedLayout;
 use crate::asm::reg::*;
 use crate::asm::{Asm, Isa, Table};
 use crate::error::{Error, Result};
 use crate::module::{Emitter, Kernel, Operand};
-use cranelift_codegen::ir::{InstBuilder, types::I64};
+use cranelift_codegen::ir::InstBuilder;
 use cranelift_module::{FuncId, Module};
 
 /// `y[n, c] = x[n, sources[c]]` for whole planes.
@@ -165,9 +165,8 @@ impl Channels {
                 let to = off(b, to, i(y.origin_bytes()));
                 for run in &runs {
                     // a range of one block or none: this unit's block, if it is in the run
-                    let (low, high) = (b.ins().iconst(I64, i(run.from)), b.ins().iconst(I64, i(run.to)));
-                    let next = b.ins().iadd_imm_s(c[1], 1);
-                    let (low, high) = (b.ins().umax(c[1], low), b.ins().umin(next, high));
+                    let next = off(b, c[1], 1);
+                    let (low, high) = clip(b, (c[1], next), run.from, run.to, runs.len() == 1);
                     for_range(b, low, high, |b, block| {
                         let x0 = at(b, from, block, i(run.x_step * x.block_bytes()));
                         let x0 = off(b, x0, (i(run.x_from) - i(run.from * run.x_step)) * i(x.block_bytes()));

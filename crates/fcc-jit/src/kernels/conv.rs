@@ -75,8 +75,8 @@ fn whole_blocks(icg: usize, ocg: usize, cb: usize) -> bool {
 /// Most groups that are nests of their own.
 const MAX_RAGGED: usize = 32;
 
-/// The lanes of the last vector of `c` channels that a kernel makes: all of a block, whose padding may hold anything, but for
-/// those of which half a vector is enough.
+/// The lanes of the last vector of `c` channels that a kernel makes: all of a block, whose padding may hold anything, but
+/// only those that there are where half a vector is enough.
 pub(super) fn last_lanes(isa: Isa, c: usize) -> usize {
     let last = (c - 1) % isa.lanes() + 1;
     if isa == Isa::Avx512 && 2 * last <= isa.lanes() { last } else { isa.lanes() }

@@ -365,7 +365,7 @@ impl Gemm {
     /// The same, cut so.
     pub(super) fn nest_of(&self, isa: Isa, threads: usize, tiling: tile::Tiling) -> Nest {
         let vb = isa.vector_bytes() as i64;
-        let cut = self.cut(isa);
+        let cut = self.cut.unwrap_or_else(|| self.cut_to(isa, &tiling));
         let chunks = Split::at_most(self.k, cut.chunk);
         let mut vector_blocks = cut.blocks.min(tiling.vectors.pieces);
         let batch: usize = self.batch.iter().map(|d| d.count).product();

@@ -1,6 +1,7 @@
 //! `Conv`.
 use super::{Cx, Lowered, three};
 use crate::declined::Declined;
+use crate::floats::Floats;
 use crate::plan::ir::{ConvNode, Kind};
 use fcc_ir::ops::conv::ConvProblem;
 use fcc_ir::ops::conv_transpose::ConvTransposeProblem;
@@ -44,7 +45,8 @@ pub(super) fn conv(cx: &mut Cx<'_>) -> Lowered {
 /// Kernels multiply the weights with the zeros around the input, which the operator leaves out: where a weight is NaN
 /// or infinite, the product is NaN instead of nothing.
 fn finite_weights(cx: &Cx<'_>) -> Result<(), Declined> {
-    let weights = cx.fixed(1)?.as_slice::<f32>()?;
+    // f32, as the caller has seen
+    let weights = Floats::of_bytes(cx.fixed(1)?.bytes());
     match weights.iter().find(|w| !w.is_finite()) {
         None => Ok(()),
         Some(w) => Err(Declined::new("a weight beside padding", w, "a finite number")),

@@ -7,7 +7,7 @@ use super::{BYTE_CHANNELS, CHANNELS, LARGEST, SMALLEST};
 use crate::asm::reg::*;
 use crate::asm::{Asm, Assembled, Lanes, Src, TILE_ROW_BYTES};
 use crate::error::{Error, Result};
-use crate::kernels::clif::{at, coordinates, for_range, off, share};
+use crate::kernels::clif::{at, clip, coordinates, for_range, off, share};
 use crate::kernels::layout::BlockedLayout;
 use crate::module::{Access, Emitter, Kernel, Operand};
 use cranelift_codegen::ir::{InstBuilder, types::I64};
@@ -180,8 +180,7 @@ impl Regroup {
                 let count = b.ins().isub(behind, first);
                 for (from, to, id) in &kernels {
                     let next = off(b, group, 1);
-                    let (from, to) = (b.ins().iconst(I64, *from as i64), b.ins().iconst(I64, *to as i64));
-                    let (low, high) = (b.ins().umax(group, from), b.ins().umin(next, to));
+                    let (low, high) = clip(b, (group, next), *from, *to, kernels.len() == 1);
                     for_range(b, low, high, |b, _| {
                         let f = m.declare_func_in_func(*id, b.func);
                         b.ins().call(f, &[x, y, count, flag]);

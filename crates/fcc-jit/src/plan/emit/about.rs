@@ -68,9 +68,10 @@ impl Emit<'_> {
     pub(super) fn because(&mut self, why: impl Into<String>) {
         self.about.why = Some(why.into());
     }
-    /// The same, where there may be no reason to give, and what table says so.
-    pub(super) fn decided(&mut self, why: Option<String>, tuned: Option<Choice>) {
-        self.about.why = why;
+    /// The same, for any number of reasons, and the choice of a table that is followed.
+    pub(super) fn decided(&mut self, why: impl IntoIterator<Item = String>, tuned: Option<Choice>) {
+        let why: Vec<String> = why.into_iter().collect();
+        self.about.why = (!why.is_empty()).then(|| why.join("; "));
         self.about.tuned = tuned;
     }
     /// Makes a step that does something else than what the node at work is there for, to a value of type `output`.

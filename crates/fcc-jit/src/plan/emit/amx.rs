@@ -1,12 +1,12 @@
 //! Products by AMX tiles: whether, and the steps that regroup what they read.
 use super::weights::Weights;
-use super::{Emit, Home, Loc, Stop};
+use super::{Emit, Home, Loc, Stop, no_kernel};
 use crate::kernels::amx::Terms;
 use crate::kernels::amx::conv::AmxConv;
 use crate::kernels::amx::regroup::Regroup;
 use crate::kernels::conv::Conv;
 use crate::plan::info::Work;
-use crate::plan::ir::Vx;
+use crate::plan::ir::{Node, Vx};
 
 impl Emit<'_> {
     /// The terms of products of f32 where AMX is asked for; none in plans of plain kernels.
@@ -30,6 +30,38 @@ impl Emit<'_> {
             Ok(_) => Err(Some("no AMX: weights that are not finite".into())),
             Err(no) => Err(Some(no)),
         })
+    }
+
+    /// The bias that a node has as input 2, if it has one.
+    pub(super) fn constant_bias(&self, node: &Node, there: bool) -> Result<Option<Vec<f32>>, Stop> {
+        if !there {
+            return Ok(None);
+        }
+        let bias = node.input(2).and_then(|b| self.program.constant_of(b));
+        Ok(Some(bias.ok_or_else(|| no_kernel("a bias of the run"))?.as_slice::<f32>()?.into_owned()))
+    }
+
+    /// A product of bytes by tiles and what they read, where they are asked for and can do it; else as it is.
+    pub(super) fn in_tiles<S>(
+        &mut self,
+        plain: S,
+        x: Loc,
+        tiled: fn(&S) -> std::result::Result<(S, Regroup), String>,
+        regroup: impl FnOnce(&mut Self, &Regroup) -> Result<Loc, Stop>,
+    ) -> Result<(S, Loc), Stop> {
+        if !self.code.emitter().has_tiles() {
+            return Ok((plain, x));
+        }
+        match tiled(&plain) {
+            Ok((tiled, how)) => {
+                self.because("AMX, as asked for");
+                Ok((tiled, regroup(self, &how)?))
+            }
+            Err(why) => {
+                self.because(why);
+                Ok((plain, x))
+            }
+        }
     }
 
     /// A value that lies at `from` in rows of tiles: made once for all steps that read it so. `zero` tells apart what its

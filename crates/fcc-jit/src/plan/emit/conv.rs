@@ -123,13 +123,7 @@ impl Emit<'_> {
         let v = node.input(0).ok_or_else(missing)?;
         let kernel = self.kernel(&k, AmxConv::build)?;
         let x = self.regrouped(&node.place, v, x, &k.regroup(), None)?;
-        let bias = match conv.bias {
-            true => {
-                let b = node.input(2).and_then(|b| self.program.constant_of(b)).ok_or_else(missing)?;
-                Some(b.as_slice::<f32>()?.into_owned())
-            }
-            false => None,
-        };
+        let bias = self.constant_bias(node, conv.bias)?;
         let elems = k.packed_elems();
         let pack = move |w: &Source<'_>, out: &mut [f32]| k.pack(w.values, bias.as_deref(), out);
         let packed = self.packed_from(weights, elems, pack);
@@ -147,8 +141,7 @@ impl Emit<'_> {
         let isa = self.code.isa();
         let decided = self.chooser.sums(&problem, self.plain).ok_or_else(missing)?;
         let Decided { way: sums, threads, why, tuned } = decided;
-        let why: Vec<String> = no_amx.into_iter().chain(why).collect();
-        self.decided((!why.is_empty()).then(|| why.join("; ")), tuned);
+        self.decided(no_amx.into_iter().chain(why), tuned);
         let kernel = self.kernel_for(&sums, Sums::build, threads)?;
         let (elems, bias) = (sums.packed_elems(isa), sums.bias(isa));
         let pack = move |w: &Source<'_>, out: &mut [f32]| sums.pack_weights(isa, threads, w.values, out);

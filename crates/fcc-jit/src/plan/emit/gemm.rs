@@ -66,18 +66,17 @@ impl Emit<'_> {
             return Err(no_kernel("a product by another algorithm"));
         };
         let a_loc = self.need(a, Form::Plain, &node.place)?;
-        let mut reasons: Vec<String> = vec![];
+        let mut no_amx = None;
         if let Some(terms) = self.terms() {
             match AmxGemm::choose(&spec, terms) {
                 Ok(amx) if self.constant_b(b)?.finite(g.alpha)? => {
                     self.because(terms.why());
                     return self.amx_gemm(node, g, amx, a_loc, residual);
                 }
-                Ok(_) => reasons.push("no AMX: weights that are not finite".into()),
-                Err(no) => reasons.push(no),
+                Ok(_) => no_amx = Some("no AMX: weights that are not finite".into()),
+                Err(no) => no_amx = Some(no),
             }
         }
-        reasons.extend(why);
         let b_loc =
             if constant_b { self.packed_b(&spec, b, g)? } else { self.b_in_place(b, g.trans_b, node)? };
         let mut args = vec![a_loc, b_loc];
@@ -93,7 +92,7 @@ impl Emit<'_> {
         }
         args.push(self.make_in(out, Form::Plain)?);
         let kernel = self.kernel_for(&spec, Gemm::build, threads)?;
-        self.decided((!reasons.is_empty()).then(|| reasons.join("; ")), tuned);
+        self.decided(no_amx.into_iter().chain(why), tuned);
         self.run(&node.place, kernel, args)
     }
 
@@ -116,13 +115,7 @@ impl Emit<'_> {
         };
         let kernel = self.kernel(&amx, AmxGemm::build)?;
         let mut args = vec![self.regrouped(&node.place, a, a_loc, &amx.regroup(), None)?];
-        let bias = match g.bias {
-            true => {
-                let t = node.input(2).and_then(|b| self.program.constant_of(b));
-                Some(t.ok_or_else(|| no_kernel("a bias"))?.as_slice::<f32>()?.into_owned())
-            }
-            false => None,
-        };
+        let bias = self.constant_bias(node, g.bias)?;
         let (weights, &[.., b0, b1]) = (self.constant_b(b)?, self.program.shape(b)) else {
             return Err(no_kernel("a product of vectors"));
         };

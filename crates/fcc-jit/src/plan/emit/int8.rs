@@ -1,5 +1,6 @@
 //! Products of 8-bit integers, and the range of dynamic quantisation.
 use super::{Emit, Form, Home, Loc, Stop, no_kernel};
+use crate::kernels::amx::regroup::Regroup;
 use crate::kernels::elem::Elem;
 use crate::kernels::int8::conv::Conv;
 use crate::kernels::int8::gemm::Gemm;
@@ -118,19 +119,10 @@ impl Emit<'_> {
             residual: residual.and_then(|r| r.layout),
         };
         self.fill_halo(xv, form, x, node, p)?;
-        let (spec, x) = match self.code.emitter().has_tiles().then(|| plain.for_tiles()) {
-            Some(Ok((tiled, how))) => {
-                self.because("AMX, as asked for");
-                let zero = Some((p.zero, if p.zero == Zero::Operand { node.input(2) } else { None }));
-                let x = self.regrouped(&node.place, xv, x, &how, zero)?;
-                (Conv { parts: parts(tiled.dot), ..tiled }, x)
-            }
-            Some(Err(why)) => {
-                self.because(why);
-                (plain, x)
-            }
-            None => (plain, x),
-        };
+        let zero = Some((p.zero, if p.zero == Zero::Operand { node.input(2) } else { None }));
+        let regroup = |e: &mut Self, how: &Regroup| e.regrouped(&node.place, xv, x, how, zero);
+        let (mut spec, x) = self.in_tiles(plain, x, Conv::for_tiles, regroup)?;
+        spec.parts = parts(spec.dot);
         let kernel = self.kernel(&spec, Conv::build)?;
         self.zero_halo(&y, &node.place)?;
         let weights = std::sync::Arc::new(weights);
@@ -201,18 +193,9 @@ impl Emit<'_> {
         let a = self.need(av, Form::Plain, &node.place)?;
         let residual = end.residual.map(|r| self.need(r, Form::Plain, &node.place)).transpose()?;
         let scalars = self.scalar_locs(node, p, &end)?;
-        let (spec, a) = match self.code.emitter().has_tiles().then(|| plain.for_tiles()) {
-            Some(Ok((tiled, how))) => {
-                self.because("AMX, as asked for");
-                let a = self.regrouped(&node.place, av, a, &how, None)?;
-                (Gemm { parts: parts(tiled.dot), ..tiled }, a)
-            }
-            Some(Err(why)) => {
-                self.because(why);
-                (plain, a)
-            }
-            None => (plain, a),
-        };
+        let regroup = |e: &mut Self, how: &Regroup| e.regrouped(&node.place, av, a, how, None);
+        let (mut spec, a) = self.in_tiles(plain, a, Gemm::for_tiles, regroup)?;
+        spec.parts = parts(spec.dot);
         let kernel = self.kernel(&spec, Gemm::build)?;
         let y = self.make_in(yv, Form::Plain)?;
         let matrices = tensor.len() / (k * n).max(1);
