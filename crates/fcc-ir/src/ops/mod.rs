@@ -47,7 +47,6 @@ pub mod cumulative;
 pub mod deform_conv;
 pub mod det;
 pub mod dropout;
-pub mod dynamic_quantize;
 pub mod einsum;
 pub mod expand;
 pub mod flatten;
@@ -67,6 +66,7 @@ pub mod lp_normalization;
 pub mod lrn;
 pub mod matmul;
 pub mod max_unpool;
+pub mod microsoft;
 pub mod ml;
 pub mod movement;
 pub mod nms;
@@ -77,7 +77,6 @@ pub mod optional;
 pub mod pad;
 pub mod pool;
 pub mod predicate;
-pub mod qlinear;
 pub mod quantize;
 pub mod random_values;
 pub mod range;
@@ -168,9 +167,9 @@ operators! {
     Det => det::Det,
     Div => binary::DIV,
     Dropout => dropout::Dropout,
-    DynamicQuantizeLSTM => dynamic_quantize::DynamicQuantizeLSTM,
+    DynamicQuantizeLSTM => microsoft::dynamic_quantize::DynamicQuantizeLSTM,
     DynamicQuantizeLinear => quantize::DynamicQuantizeLinear,
-    DynamicQuantizeMatMul => dynamic_quantize::DynamicQuantizeMatMul,
+    DynamicQuantizeMatMul => microsoft::dynamic_quantize::DynamicQuantizeMatMul,
     Einsum => einsum::Einsum,
     Elu => activation::ELU,
     Equal => compare::EQUAL,
@@ -219,7 +218,7 @@ operators! {
     LpPool => pool::LpPool,
     MatMul => matmul::MatMul,
     MatMulInteger => integer::MatMulInteger,
-    MatMulIntegerToFloat => dynamic_quantize::MatMulIntegerToFloat,
+    MatMulIntegerToFloat => microsoft::dynamic_quantize::MatMulIntegerToFloat,
     Max => variadic::MAX,
     MaxPool => pool::MaxPool,
     MaxRoiPool => roi::MaxRoiPool,
@@ -246,16 +245,16 @@ operators! {
     PRelu => binary::PRELU,
     Pad => pad::Pad,
     Pow => binary::Pow,
-    QGemm => qlinear::QGemm,
-    QLinearAdd => qlinear::ADD,
-    QLinearAveragePool => qlinear::AVERAGE_POOL,
-    QLinearConcat => qlinear::CONCAT,
+    QGemm => microsoft::qlinear::QGemm,
+    QLinearAdd => microsoft::qlinear::ADD,
+    QLinearAveragePool => microsoft::qlinear::AVERAGE_POOL,
+    QLinearConcat => microsoft::qlinear::CONCAT,
     QLinearConv => integer::QLinearConv,
-    QLinearGlobalAveragePool => qlinear::GLOBAL_AVERAGE_POOL,
-    QLinearLeakyRelu => qlinear::LEAKY_RELU,
+    QLinearGlobalAveragePool => microsoft::qlinear::GLOBAL_AVERAGE_POOL,
+    QLinearLeakyRelu => microsoft::qlinear::LEAKY_RELU,
     QLinearMatMul => integer::QLinearMatMul,
-    QLinearMul => qlinear::MUL,
-    QLinearSigmoid => qlinear::SIGMOID,
+    QLinearMul => microsoft::qlinear::MUL,
+    QLinearSigmoid => microsoft::qlinear::SIGMOID,
     QuantizeLinear => quantize::QuantizeLinear,
     RMSNormalization => layer_normalization::RmsNormalization,
     RNN => recurrent::RNN,

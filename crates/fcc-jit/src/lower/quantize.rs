@@ -7,7 +7,7 @@ use crate::kernels::ew::{Binary, Expr, Ins, Unary};
 use crate::kernels::int8::Zero;
 use crate::plan::ir::{ConvNode, IntGemm, IntProduct, Kind, Val, Vx};
 use fcc_ir::ops::conv::ConvProblem;
-use fcc_ir::ops::qlinear::{self, QLinear};
+use fcc_ir::ops::microsoft::qlinear::{self, QLinear};
 use fcc_ir::ops::quantize::{Granularity, integer_range};
 use fcc_ir::{DType, OpNode, Tensor, TensorType};
 

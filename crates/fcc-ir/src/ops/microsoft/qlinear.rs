@@ -1,6 +1,7 @@
 //! `com.microsoft`: `QLinearAdd` and the other operators that are a float operator between `DequantizeLinear` and
 //! `QuantizeLinear`, one scale and zero point a tensor; and `QGemm`.
 //! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>
+use super::DOMAIN;
 use crate::convert;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, unsupported_dtype};
 use crate::ops::integer::{centred, requantize};
@@ -24,8 +25,6 @@ pub struct QLinear {
     /// The float operator, and the opset version whose text it follows.
     inner: (Op, &'static dyn Operator, i64),
 }
-
-const DOMAIN: &str = "com.microsoft";
 
 /// `QLinearAdd`.
 pub static ADD: QLinear =

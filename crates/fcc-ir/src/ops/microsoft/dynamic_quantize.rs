@@ -2,6 +2,7 @@
 //! quantisation writes. Floats are quantised to uint8 with the scale and zero point of `DynamicQuantizeLinear`, products
 //! are exact int32 sums, scaled afterwards.
 //! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>
+use super::DOMAIN;
 use crate::convert;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::integer::{along, matmul_sums};
@@ -17,8 +18,6 @@ pub struct DynamicQuantizeLSTM;
 pub struct DynamicQuantizeMatMul;
 /// `MatMulIntegerToFloat`: 8-bit `A` times 8-bit `B`, scaled to float, plus a bias.
 pub struct MatMulIntegerToFloat;
-
-const DOMAIN: &str = "com.microsoft";
 
 /// A matrix `[rows, columns]` of one direction: elements less their zero points, and the scale of each column.
 struct Matrix {
