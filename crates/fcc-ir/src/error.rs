@@ -1,4 +1,5 @@
 //! Errors of the IR: each names the place, what was found and what was wanted.
+use crate::limits::Stopped;
 
 /// What went wrong while building, checking or evaluating a graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum Error {
     /// An invalid model or value.
     #[error("{0}")]
     Invalid(String),
+    /// A limit of [`RunLimits`](crate::RunLimits) was reached.
+    #[error("{0}")]
+    Stopped(Stopped),
 }
 
 /// `Result` with the IR's [`Error`].
@@ -55,6 +59,20 @@ impl Error {
             Error::At { source, .. } => source.root(),
             other => other,
         }
+    }
+}
+
+impl Error {
+    /// The limit that was reached, where that is why a run ended.
+    pub fn stopped(&self) -> Option<Stopped> {
+        match self.root() {
+            Error::Stopped(stopped) => Some(*stopped),
+            _ => None,
+        }
+    }
+    /// Whether a limit was reached: nothing is wrong with the model.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped().is_some()
     }
 }
 

@@ -1,9 +1,12 @@
 //! The interpreter: runs a graph node by node through each operator's reference evaluation. It is the oracle.
 use crate::attr::{AttrValue, Attrs};
 use crate::graph::{GraphInput, NodeKind};
+use crate::limits;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator};
 use crate::ops::movement::new_elems;
-use crate::{At, Error, Function, Graph, Model, NodeId, OpNode, Result, Value, ValueId, ValueType};
+use crate::{
+    At, Error, Function, Graph, Model, NodeId, OpNode, Result, RunLimits, Value, ValueId, ValueType,
+};
 use std::collections::{BTreeMap, HashMap};
 
 /// Named values, in and out.
@@ -15,6 +18,11 @@ pub type Observer<'a> = dyn FnMut(ValueId, &str, &Value) + 'a;
 /// Runs a model. `inputs` by name; overridable initializers may be given too. Errors name the node.
 pub fn run(model: &Model, inputs: &Values) -> Result<Values> {
     run_observed(model, inputs, &mut |_, _, _| {})
+}
+
+/// As [`run`], within limits: errors with [`Error::Stopped`] at the node where one is reached.
+pub fn run_within(model: &Model, inputs: &Values, limits: &RunLimits) -> Result<Values> {
+    limits.within(|| run(model, inputs))
 }
 
 /// Runs a model and shows every value of the main graph to `observer`.
@@ -154,7 +162,16 @@ pub fn eval_op(
     let subgraph = |g: &Graph, inputs: Vec<Value>| {
         eval_graph(g, functions, inputs.into_iter().map(Some).collect(), captures, &mut |_, _, _| {})
     };
-    operator.eval(&EvalCtx { node: op, inputs, wanted, subgraph: &subgraph })
+    eval_checked(operator, &EvalCtx { node: op, inputs, wanted, subgraph: &subgraph })
+}
+
+/// Evaluates an operator within the limits that are in force: if one was reached on the way, that is the error, and what
+/// the operator made is not used.
+pub fn eval_checked(operator: &dyn Operator, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
+    limits::check_now()?;
+    let made = operator.eval(cx);
+    limits::check_now()?;
+    made
 }
 
 /// Errs where an output is far larger than anything that can be computed: a few bytes of a file can ask for that.
@@ -171,8 +188,13 @@ fn of_a_size(operator: &dyn Operator, op: &OpNode, inputs: &[Option<Value>], n_o
     let none = |_: &Graph, _: &[Fact]| Ok(vec![]);
     // what inference has against the node, evaluation says with the values at hand
     let made = operator.infer(&InferCtx { node: op, inputs: &facts, n_outputs, subgraph: &none });
-    let shapes = made.into_iter().flatten().filter_map(|f| f.ty.as_tensor()?.known_shape());
-    shapes.into_iter().try_for_each(|shape| new_elems(&shape).map(drop)).at(|| "output")
+    let known = |f: Fact| f.ty.as_tensor().and_then(|t| Some((t.dtype, t.known_shape()?)));
+    let mut bytes = 0usize;
+    for (dtype, shape) in made.into_iter().flatten().filter_map(known) {
+        let elems = new_elems(&shape).at(|| "output")?;
+        bytes = bytes.saturating_add(dtype.byte_len(elems).unwrap_or(elems));
+    }
+    limits::reserve(bytes)
 }
 
 /// Inputs up to this size may be shapes, pads and the like, on whose values the size of an output depends.

@@ -18,6 +18,7 @@ mod error;
 mod graph;
 pub mod infer;
 pub mod interp;
+pub mod limits;
 mod model;
 pub mod op;
 pub mod ops;
@@ -37,6 +38,7 @@ pub use graph::{
     Slot, ValueId,
 };
 pub use half;
+pub use limits::{CancelToken, RunLimits, Stopped};
 pub use model::{Function, Model};
 pub use ops::Op;
 pub use tensor::{Elem, SparseTensor, Tensor, Value, elem_count};

@@ -189,6 +189,11 @@ impl<'a> EvalCtx<'a> {
     pub fn version(&self) -> i64 {
         self.node.version
     }
+    /// Errors if a limit of the run is reached: for loops that may take long. Code without a context calls
+    /// [`limits::check`](crate::limits::check) itself.
+    pub fn check(&self) -> Result<()> {
+        crate::limits::check()
+    }
     /// Whether an optional input is there.
     pub fn has(&self, i: usize) -> bool {
         self.inputs.get(i).is_some_and(Option::is_some)

@@ -1,4 +1,5 @@
 //! Dense tensors: shared bytes with a type and a shape, and the values that runs pass around.
+use crate::limits::{Held, counted, hold};
 use crate::{DType, Error, Result, TensorType, ValueType};
 use bytemuck::Pod;
 use bytes::Bytes;
@@ -33,12 +34,18 @@ enum Data {
     Strings(Arc<[Bytes]>),
 }
 
-/// Owner of a vector that lends it as bytes.
-struct VecBytes<T>(Vec<T>);
+/// Owner of a vector that lends it as bytes, and has them counted while it lives.
+struct VecBytes<T>(Vec<T>, #[allow(dead_code)] Option<Held>);
 impl<T: Pod> AsRef<[u8]> for VecBytes<T> {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }
+}
+
+/// The bytes of a vector that was just made.
+fn owned<T: Elem>(data: Vec<T>) -> Bytes {
+    let held = hold(std::mem::size_of_val(&data[..]));
+    Bytes::from_owner(VecBytes(data, held))
 }
 
 /// The number of elements of a shape, or an error on overflow.
@@ -58,12 +65,12 @@ impl Tensor {
         if data.len() != elems {
             return Err(Error::mismatch("tensor data", format!("{} elements", data.len()), elems));
         }
-        Ok(Tensor { dtype: T::DTYPE, shape, data: Data::Bytes(Bytes::from_owner(VecBytes(data))) })
+        Ok(Tensor { dtype: T::DTYPE, shape, data: Data::Bytes(owned(data)) })
     }
     /// A tensor of truth values.
     pub fn from_bools(shape: impl Into<Vec<usize>>, data: impl IntoIterator<Item = bool>) -> Result<Tensor> {
         let bytes: Vec<u8> = data.into_iter().map(u8::from).collect();
-        Tensor::from_bytes(DType::Bool, shape, bytes.into())
+        Tensor::from_bytes(DType::Bool, shape, counted(bytes.into()))
     }
     /// A tensor of byte strings.
     pub fn from_strings(
@@ -100,14 +107,14 @@ impl Tensor {
     }
     /// A scalar (rank 0).
     pub fn scalar<T: Elem>(value: T) -> Tensor {
-        let data = Data::Bytes(Bytes::from_owner(VecBytes(vec![value])));
+        let data = Data::Bytes(owned(vec![value]));
         Tensor { dtype: T::DTYPE, shape: vec![], data }
     }
     /// An `int64` vector, the form of shapes and axes.
     pub fn from_i64s(values: impl Into<Vec<i64>>) -> Tensor {
         let values = values.into();
         let shape = vec![values.len()];
-        Tensor { dtype: DType::I64, shape, data: Data::Bytes(Bytes::from_owner(VecBytes(values))) }
+        Tensor { dtype: DType::I64, shape, data: Data::Bytes(owned(values)) }
     }
     /// Element type.
     pub fn dtype(&self) -> DType {
@@ -214,7 +221,7 @@ impl Tensor {
     pub fn from_unpacked_bits(dtype: DType, shape: impl Into<Vec<usize>>, elems: &[u8]) -> Result<Tensor> {
         let bits = dtype.bits();
         if bits == 0 || bits >= 8 {
-            return Tensor::from_bytes(dtype, shape, elems.to_vec().into());
+            return Tensor::from_bytes(dtype, shape, counted(elems.to_vec().into()));
         }
         let mask = (1u8 << bits) - 1;
         let mut packed = vec![0u8; dtype.byte_len(elems.len()).unwrap_or(0)];
@@ -226,7 +233,7 @@ impl Tensor {
                 packed[bit / 8 + 1] |= (two >> 8) as u8;
             }
         }
-        Tensor::from_bytes(dtype, shape, packed.into())
+        Tensor::from_bytes(dtype, shape, counted(packed.into()))
     }
 }
 

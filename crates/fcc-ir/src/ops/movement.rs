@@ -1,4 +1,5 @@
 //! Moving elements of any type: what all data movement operators are made of.
+use crate::limits::counted;
 use crate::{DType, Error, Result, Tensor, elem_count};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -81,7 +82,7 @@ impl<'a> Elems<'a> {
         match self {
             Elems::Strings(d) => Tensor::from_strings(shape, d.into_owned()),
             Elems::Fixed(_, d) if dtype.bits() >= 8 => {
-                Tensor::from_bytes(dtype, shape, Bytes::from(d.into_owned()))
+                Tensor::from_bytes(dtype, shape, counted(Bytes::from(d.into_owned())))
             }
             Elems::Fixed(_, d) => {
                 let elems = elem_count(&shape)?;

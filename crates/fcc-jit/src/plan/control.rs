@@ -1,7 +1,7 @@
 //! Operators with subgraphs: each body is a segment of its own, compiled for the types it is run with, while the
 //! operator's own code walks over the bodies.
 use crate::segment::{Segment, Shared};
-use fcc_ir::interp::call_target;
+use fcc_ir::interp::{call_target, eval_checked};
 use fcc_ir::op::EvalCtx;
 use fcc_ir::{Error, Graph, GraphInput, NodeKind, OpNode, Result, Tensor, Value, ValueId, ValueInfo};
 use std::collections::BTreeMap;
@@ -85,5 +85,5 @@ pub(super) fn eval(
         let range = format!("{} to {}", schema.inputs.0, schema.inputs.1);
         return Err(Error::mismatch("number of inputs", inputs.len(), range));
     }
-    operator.eval(&EvalCtx { node: op, inputs, wanted, subgraph: &subgraph })
+    eval_checked(operator, &EvalCtx { node: op, inputs, wanted, subgraph: &subgraph })
 }
