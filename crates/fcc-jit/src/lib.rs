@@ -13,6 +13,8 @@ mod compiled;
 mod declined;
 pub mod error;
 pub mod floats;
+#[doc(hidden)]
+pub mod guard;
 mod host;
 pub mod kernels;
 mod lower;

@@ -2,6 +2,7 @@
 
 use crate::asm::{self, Assembled, Dot, Form, Isa, Target};
 use crate::error::{Error, Result};
+use crate::guard;
 use crate::pool::{self, Pool};
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, Value, types::I64};
@@ -367,11 +368,7 @@ impl Code {
         // SAFETY: the function was defined with the signature of `StepFn` (Emitter::step, or assembled with two
         // parameters) and the System V convention, and is finalized.
         let entry = unsafe { std::mem::transmute::<*const u8, StepFn>(address) };
-        Ok(Step {
-            entry,
-            tasks: kernel.tasks,
-            operands: kernel.operands.iter().map(|o| (o.bytes, o.access)).collect(),
-        })
+        Ok(Step { entry, name: kernel.name.clone(), tasks: kernel.tasks, operands: kernel.operands.clone() })
     }
 }
 
@@ -404,8 +401,9 @@ pub struct Buffer {
 #[derive(Clone, Debug)]
 pub struct Step {
     entry: StepFn,
+    name: String,
     tasks: usize,
-    operands: Vec<(usize, Access)>,
+    operands: Vec<Operand>,
 }
 
 impl Step {
@@ -435,6 +433,39 @@ impl Step {
         // SAFETY: sizes were checked; the rest is the caller's promise.
         unsafe { self.run_checked(Some(pool), pointers.as_slice(), log) };
         Ok(())
+    }
+
+    /// As [`Step::run`] on guarded copies of the operands (see [`guard`]).
+    ///
+    /// # Errors
+    /// As [`Step::run`], and what the guards found.
+    ///
+    /// # Safety
+    /// As [`Step::run`].
+    #[doc(hidden)]
+    pub unsafe fn run_guarded(&self, pool: &Pool, args: &[Buffer]) -> Result<()> {
+        let pointers = self.check(args)?;
+        // SAFETY: sizes were checked; the rest is the caller's promise.
+        unsafe { self.run_checked_guarded(Some(pool), pointers.as_slice(), None) }
+    }
+
+    /// As [`Step::run_checked`] on guarded copies of the operands.
+    ///
+    /// # Errors
+    /// What the guards found.
+    ///
+    /// # Safety
+    /// As [`Step::run_checked`].
+    pub(crate) unsafe fn run_checked_guarded(
+        &self,
+        pool: Option<&Pool>,
+        pointers: &[*mut u8],
+        log: Option<&Tasks>,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise, and that of `twice`: copies have the operands' sizes.
+        unsafe {
+            guard::twice(&self.name, &self.operands, pointers, |copies| self.run_checked(pool, copies, log))
+        }
     }
 
     /// As [`Step::run_logged`], for a caller that knows the operands' sizes: one pointer for each operand. Without a
@@ -481,7 +512,7 @@ impl Step {
             ));
         }
         let mut pointers = Pointers::new(args.len());
-        for (i, (arg, &(bytes, _))) in args.iter().zip(&self.operands).enumerate() {
+        for (i, (arg, &Operand { bytes, .. })) in args.iter().zip(&self.operands).enumerate() {
             if arg.bytes < bytes || (bytes > 0 && arg.ptr.is_null()) {
                 return Err(Error::invalid(
                     "step",

@@ -110,7 +110,7 @@ fn fill_value(cx: &EvalCtx<'_>, dtype: DType) -> Result<Tensor> {
 }
 
 /// The attribute's name before version 2, and since.
-fn attribute(node: &OpNode) -> &'static str {
+pub fn attribute(node: &OpNode) -> &'static str {
     if node.version < 2 { "paddings" } else { "pads" }
 }
 

@@ -332,6 +332,10 @@ impl Body<'_> {
     fn vector_bytes(&self, operand: usize) -> i32 {
         (self.isa.lanes() * self.spec.elem(operand).bytes()) as i32
     }
+    /// Bytes from an operand's pointer to vector `v` of its row: none where one element stands for the whole row.
+    fn in_row(&self, operand: usize, v: usize) -> i32 {
+        if self.last.steps[operand] == 0 { 0 } else { v as i32 * self.vector_bytes(operand) }
+    }
     /// Whether whole rows are unrolled and the loop runs over the next dim.
     fn row_mode(&self) -> bool {
         self.vectors() <= 2 && !self.dims.is_empty()
@@ -482,7 +486,7 @@ impl Function<'_> {
             for v in 0..vectors {
                 let lanes = if v + 1 == vectors { self.tail } else { Lanes::All };
                 let r = self.take()?;
-                let at = POINTERS[i] + v as i32 * self.b.vector_bytes(i);
+                let at = POINTERS[i] + self.b.in_row(i, v);
                 self.load_input(r, i, at, lanes)?;
                 self.hoisted[i].push(r);
             }
@@ -512,12 +516,7 @@ impl Function<'_> {
         self.hoist(&still, n)?;
         let sites = |rows: usize, tail: Lanes| -> Vec<Site> {
             let site = |r: usize, v: usize| Site {
-                offsets: (0..b.operands())
-                    .map(|o| {
-                        (r as i64 * d.steps[o]) as i32
-                            + if b.last.steps[o] == 0 { 0 } else { v as i32 * b.vector_bytes(o) }
-                    })
-                    .collect(),
+                offsets: (0..b.operands()).map(|o| (r as i64 * d.steps[o]) as i32 + b.in_row(o, v)).collect(),
                 lanes: if v + 1 == n { tail } else { Lanes::All },
                 vector: v,
             };

@@ -34,6 +34,16 @@ pub(super) fn elementwise(cx: &mut Cx<'_>) -> Lowered {
             "broadcasting from the last axis",
         ));
     }
+    if fold == Binary::PRelu && cx.op.version < 7 {
+        let (x, slope) = (cx.f32(0)?, cx.f32(1)?);
+        if x.len() > 1 && slope.len() == 1 && slope != [1] {
+            return Err(Declined::new(
+                "slope",
+                "one for each channel (opset 6 and before)",
+                "broadcasting from the last axis",
+            ));
+        }
+    }
     let inputs: Vec<Vx> = (0..cx.inputs.len()).map(|i| cx.need(i)).collect::<Result<_, _>>()?;
     if inputs.is_empty() || inputs.len() > MAX_INPUTS {
         return Err(Declined::new("inputs", inputs.len(), format!("1 to {MAX_INPUTS}")));

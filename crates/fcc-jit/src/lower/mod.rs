@@ -187,6 +187,14 @@ impl Cx<'_> {
             Some(_) => self.some_list(i).map(Some),
         }
     }
+    /// A list that older versions hold as attribute `attr` and newer ones as input `i`: as inference and the
+    /// interpreter read it.
+    fn list_of(&self, attr: &str, i: usize) -> Result<Option<Vec<i64>>, Declined> {
+        match self.op.attrs.ints(attr)? {
+            Some(list) => Ok(Some(list.to_vec())),
+            None => self.list(i),
+        }
+    }
     /// The elements of a constant list of integers.
     fn some_list(&self, i: usize) -> Result<Vec<i64>, Declined> {
         Ok(self.fixed(i)?.to_i64s()?)

@@ -124,7 +124,7 @@ pub(super) fn split(cx: &mut Cx<'_>) -> Lowered {
     let (dtype, shape) = cx.dense(x)?;
     movable(dtype)?;
     let axis = ops::split::split_axis(cx.op, shape.len())?;
-    let given = cx.list(1)?;
+    let given = cx.list_of("split", 1)?;
     let sizes = ops::split::sizes(cx.op, given.as_deref(), shape[axis], cx.outputs.len())?;
     let mut start = 0;
     let parts: Vec<(Vx, usize)> = cx
@@ -192,11 +192,9 @@ pub(super) fn pad(cx: &mut Cx<'_>) -> Lowered {
     let (x, y) = (cx.need(0)?, cx.only_out()?);
     let shape = cx.f32(0)?;
     let mode = ops::pad::mode(cx.op)?;
-    let (pads, axes) = if cx.op.version < 11 {
-        (cx.op.attrs.ints("pads")?.unwrap_or_default().to_vec(), None)
-    } else {
-        (cx.some_list(1)?, cx.list(3)?)
-    };
+    let pads = cx.list_of(ops::pad::attribute(cx.op), 1)?;
+    let pads = pads.ok_or_else(|| Declined::new("pads", "none", "a list"))?;
+    let axes = cx.list(3)?;
     let fill = match cx.input(2) {
         Some(_) => first(&cx.fixed(2)?.as_slice::<f32>()?)?,
         None => cx.op.attrs.float_or("value", 0.0)?,

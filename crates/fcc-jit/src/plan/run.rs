@@ -1,6 +1,7 @@
 //! Running a plan.
 use super::{Action, Arg, At, Const, HostRun, Interpret, Output, Plan, Run, Src, Step, StepInfo, control};
 use crate::aligned::AlignedF32;
+use crate::guard;
 use crate::module::{TaskSpan, Tasks};
 use crate::segment::{Shared, lock};
 use fcc_ir::interp::eval_op;
@@ -362,7 +363,12 @@ impl Running<'_, '_> {
         // kernels write only their own outputs, which emission gives a buffer in the arena or an output that no other
         // operand of the step overlaps (buffers alive in one step do not overlap, see `memory::place`). The frame is
         // this run's own, so no other thread has it.
-        unsafe { run.step.run_checked(pool, pointers, tasks) };
+        unsafe {
+            match guard::guards_every_step() {
+                false => run.step.run_checked(pool, pointers, tasks),
+                true => run.step.run_checked_guarded(pool, pointers, tasks)?,
+            }
+        }
         Ok(flag.and_then(|f| self.frame.arena.get(f)).is_some_and(|word| word.to_bits() != 0))
     }
 

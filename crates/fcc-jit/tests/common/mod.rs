@@ -6,6 +6,7 @@ use cranelift_module::default_libcall_names;
 use cranelift_object::{ObjectBuilder, ObjectModule};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod amx;
+pub mod guard;
 pub mod net;
 pub mod sums;
 
@@ -63,45 +64,16 @@ impl Rng {
     }
 }
 
-/// Runs a kernel; every buffer is exactly as long as the kernel says and stands between guard words that must survive.
+/// Runs a kernel on copies of its operands, each of exactly the bytes that the kernel states, once with their first and
+/// once with their last byte at an unreadable page: a read or write outside ends the test.
 pub fn run(code: &Code, kernel: &Kernel, pool: &Pool, buffers: &mut [Vec<f32>]) {
-    const GUARD: usize = 64;
-    let guard = f32::from_bits(0x7fc1_2345);
-    let mut padded: Vec<Vec<f32>> = Vec::new();
+    guard::name_faults();
     assert_eq!(kernel.operands.len(), buffers.len(), "{}: {:?}", kernel.name, kernel.operands);
-    for (b, o) in buffers.iter().zip(&kernel.operands) {
-        assert!(
-            b.len() * 4 >= o.bytes,
-            "{} operand {}: {} bytes, needs {}",
-            kernel.name,
-            o.name,
-            b.len() * 4,
-            o.bytes
-        );
-        let mut v = vec![guard; GUARD];
-        v.extend_from_slice(&b[..o.bytes / 4]);
-        v.resize(v.len() + GUARD, guard);
-        padded.push(v);
-    }
-    let args: Vec<Buffer> = padded
-        .iter_mut()
-        .zip(&kernel.operands)
-        .map(|(b, o)| Buffer { ptr: b[GUARD..].as_mut_ptr().cast(), bytes: o.bytes })
-        .collect();
+    let args: Vec<Buffer> =
+        buffers.iter_mut().map(|b| Buffer { ptr: b.as_mut_ptr().cast(), bytes: b.len() * 4 }).collect();
     let step = code.step(kernel).expect("step");
     // SAFETY: the buffers live here, are distinct and have the sizes they claim; `code` is borrowed.
-    unsafe { step.run(pool, &args) }.expect("run");
-    for ((b, p), o) in buffers.iter_mut().zip(&padded).zip(&kernel.operands) {
-        let n = o.bytes / 4;
-        let intact = |g: &[f32]| g.iter().all(|v| v.to_bits() == guard.to_bits());
-        assert!(
-            intact(&p[..GUARD]) && intact(&p[GUARD + n..]),
-            "{} wrote outside operand {}",
-            kernel.name,
-            o.name
-        );
-        b[..n].copy_from_slice(&p[GUARD..GUARD + n]);
-    }
+    unsafe { step.run_guarded(pool, &args) }.expect("run");
 }
 
 /// Index of a value in a blocked buffer.

@@ -479,9 +479,14 @@ impl Emit<'_> {
             return Err(Stop::Error(e));
         }
         let end = self.drafts.len();
+        // outputs are handed over when all steps are done, copies between forms that later outputs need included
         for o in &outputs {
-            if let Output::Made { arg: Arg { at: super::At::Buffer(b), .. }, .. } = o {
-                self.buffers[*b as usize].last = end;
+            match o {
+                Output::Made { arg: Arg { at: super::At::Buffer(b), .. }, .. } => {
+                    self.buffers[*b as usize].last = end;
+                }
+                Output::Value(Src::Slot(s, _)) => self.slot_last[*s as usize] = end,
+                Output::Made { .. } | Output::Value(_) => {}
             }
         }
         let requests: Vec<Request> = self
