@@ -46,12 +46,11 @@ fn one(isa: Isa, threads: usize, counts: [usize; 3], moves: [u32; 2], types: &[E
     let mut buffers: Vec<Vec<f32>> = (0..3).map(|o| encoded(&values[o], types.get(o))).collect();
     buffers.push(vec![f32::NAN; all[3].1]);
     run(&made, &kernel, &Pool::new(threads), &mut buffers);
-    for i in 0..all[3].1 {
+    for (i, got) in buffers[3].iter().enumerate() {
         let at = [i / (counts[1] * counts[2]), i / counts[2] % counts[1], i % counts[2]];
         let of = |o: usize| values[o][(0..3).map(|d| at[d] * all[o].0[d]).sum::<usize>()];
         let want = (of(0) - of(1)) * of(2) + of(1);
-        let got = buffers[3][i];
-        assert_eq!(got, want, "{isa} {threads} threads {counts:?} {moves:?} {types:?}: element {i}");
+        assert_eq!(*got, want, "{isa} {threads} threads {counts:?} {moves:?} {types:?}: element {i}");
     }
 }
 
