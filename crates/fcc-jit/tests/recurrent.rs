@@ -46,8 +46,8 @@ impl Layer {
         self
     }
     fn functions(self, names: &[&'static str]) -> Layer {
-        let names = names.iter().map(|n| Bytes::from_static(n.as_bytes())).collect();
-        self.with("activations", AttrValue::Strings(names))
+        let names: Vec<Bytes> = names.iter().map(|n| Bytes::from_static(n.as_bytes())).collect();
+        self.with("activations", names)
     }
     fn giving(mut self, given: [bool; 5]) -> Layer {
         self.given = given;

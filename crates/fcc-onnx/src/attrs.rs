@@ -40,9 +40,9 @@ fn one(mut proto: AttributeProto, nesting: &mut Nesting<'_, '_>) -> Result<Attr>
             T::Float => AttrValue::Float(proto.f.take().unwrap_or_default()),
             T::Int => AttrValue::Int(proto.i.take().unwrap_or_default()),
             T::String => AttrValue::String(proto.s.take().unwrap_or_default()),
-            T::Floats => AttrValue::Floats(std::mem::take(&mut proto.floats)),
-            T::Ints => AttrValue::Ints(std::mem::take(&mut proto.ints)),
-            T::Strings => AttrValue::Strings(std::mem::take(&mut proto.strings)),
+            T::Floats => std::mem::take(&mut proto.floats).into(),
+            T::Ints => std::mem::take(&mut proto.ints).into(),
+            T::Strings => std::mem::take(&mut proto.strings).into(),
             T::Tensor => {
                 AttrValue::Tensor(tensors::import(proto.t.take().ok_or_else(missing)?, nesting.source())?)
             }
@@ -144,9 +144,9 @@ pub(crate) fn export(attr: &Attr, owner: Option<Owner<'_>>) -> Result<AttributeP
         AttrValue::Float(v) => proto.f = Some(*v),
         AttrValue::Int(v) => proto.i = Some(*v),
         AttrValue::String(v) => proto.s = Some(v.clone()),
-        AttrValue::Floats(v) => proto.floats.clone_from(v),
-        AttrValue::Ints(v) => proto.ints.clone_from(v),
-        AttrValue::Strings(v) => proto.strings.clone_from(v),
+        AttrValue::Floats(v) => proto.floats = v.to_vec(),
+        AttrValue::Ints(v) => proto.ints = v.to_vec(),
+        AttrValue::Strings(v) => proto.strings = v.iter().cloned().collect(),
         AttrValue::Tensor(v) => proto.t = Some(tensors::export(v)),
         AttrValue::Tensors(v) => proto.tensors = v.iter().map(tensors::export).collect(),
         AttrValue::SparseTensor(v) => proto.sparse_tensor = Some(tensors::export_sparse(v)),

@@ -50,7 +50,7 @@ fn same_attr(a: &AttrValue, b: &AttrValue) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.tensor == b.tensor)
         }
         (V::Floats(a), V::Floats(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+            a.len() == b.len() && a.iter().zip(&b[..]).all(|(a, b)| a.to_bits() == b.to_bits())
         }
         (V::Ints(a), V::Ints(b)) => a == b,
         (V::Strings(a), V::Strings(b)) => a == b,

@@ -196,7 +196,7 @@ fn change_attribute(r: &mut Random, graph: &mut fcc_ir::Graph, id: fcc_ir::NodeI
     let value: AttrValue = match op.attrs.get(&name) {
         Some(AttrValue::Int(v)) => near(r, *v).into(),
         Some(AttrValue::Ints(v)) => {
-            let mut v = v.clone();
+            let mut v = v.to_vec();
             match r.below(3) {
                 0 => drop(v.pop()),
                 1 => v.push(number(r)),

@@ -14,9 +14,9 @@ pub fn tensor(node: &OpNode) -> Result<Option<Tensor>> {
             ("value", AttrValue::Tensor(t)) => Some(t.tensor.clone()),
             ("sparse_value", AttrValue::SparseTensor(_)) => None,
             ("value_float", AttrValue::Float(v)) => Some(Tensor::scalar(*v)),
-            ("value_floats", AttrValue::Floats(v)) => Some(Tensor::new(vec![v.len()], v.clone())?),
+            ("value_floats", AttrValue::Floats(v)) => Some(Tensor::new(vec![v.len()], v.to_vec())?),
             ("value_int", AttrValue::Int(v)) => Some(Tensor::scalar(*v)),
-            ("value_ints", AttrValue::Ints(v)) => Some(Tensor::from_i64s(v.clone())),
+            ("value_ints", AttrValue::Ints(v)) => Some(Tensor::from_i64s(v.to_vec())),
             ("value_string", AttrValue::String(v)) => Some(Tensor::from_strings(vec![], [v.clone()])?),
             ("value_strings", AttrValue::Strings(v)) => {
                 Some(Tensor::from_strings(vec![v.len()], v.iter().cloned())?)

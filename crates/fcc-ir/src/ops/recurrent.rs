@@ -193,8 +193,9 @@ pub fn params(node: &OpNode, cell: Cell) -> Result<RecurrentParams> {
     let per_direction = cell.default_activations().len();
     let functions: Vec<Function> = match attrs.strings("activations")? {
         // the default of RNN lists two also for one direction
-        Some(names) if names.len() >= per_direction * reverse.len() => names[..per_direction * reverse.len()]
+        Some(names) if names.len() >= per_direction * reverse.len() => names
             .iter()
+            .take(per_direction * reverse.len())
             .map(|n| Function::parse(&String::from_utf8_lossy(n)))
             .collect::<Result<_>>()?,
         Some(names) => {
@@ -460,7 +461,7 @@ mod tests {
         let t = |shape: &[usize], v: &[f32]| Some(Tensor::new(shape, v.to_vec()).unwrap());
         let x = t(&[3, 2, 1], &[1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
         let lens = Some(Tensor::new([2], lens.to_vec()).unwrap());
-        let affine = crate::attr::AttrValue::Strings(vec![crate::Bytes::from_static(b"Affine")]);
+        let affine = vec![crate::Bytes::from_static(b"Affine")];
         let attrs = attrs.with("hidden_size", 1i64).with("activations", affine);
         let inputs = [x, t(&[1, 1, 1], &[1.0]), t(&[1, 1, 1], &[1.0]), None, lens];
         let outputs = eval("RNN", 22, attrs, &inputs, 2).unwrap();
@@ -481,9 +482,7 @@ mod tests {
     #[test]
     fn parameters_go_to_the_functions_that_have_them() {
         let names = ["Tanh", "LeakyRelu", "Sigmoid"].map(crate::Bytes::from).to_vec();
-        let attrs = Attrs::new()
-            .with("activations", crate::attr::AttrValue::Strings(names))
-            .with("activation_alpha", vec![0.5f32]);
+        let attrs = Attrs::new().with("activations", names).with("activation_alpha", vec![0.5f32]);
         let node = crate::ops::testing::node("LSTM", 22, attrs, 3);
         let activations = params(&node, Cell::Lstm).unwrap().activations.remove(0);
         assert_eq!(activations[1], Activation { function: Function::LeakyRelu, alpha: 0.5, beta: 0.0 });

@@ -4,7 +4,7 @@
 //! <https://onnx.ai/onnx/operators/onnx__RegexFullMatch.html>
 use super::broadcast;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
-use crate::{Bytes, DType, Dim, Error, Result, Tensor, TensorType, Value};
+use crate::{Bytes, DType, Dim, Error, Result, StringList, Tensor, TensorType, Value};
 
 /// `StringConcat`.
 pub struct StringConcat;
@@ -119,8 +119,8 @@ impl Operator for StringNormalizer {
         let key = |s: &str| if exact { s.to_string() } else { s.to_lowercase() };
         let stop: Vec<String> = attrs
             .strings("stopwords")?
-            .unwrap_or(&[])
-            .iter()
+            .into_iter()
+            .flat_map(StringList::iter)
             .map(|s| Ok(key(text(s)?)))
             .collect::<Result<_>>()?;
         let mut kept = vec![];

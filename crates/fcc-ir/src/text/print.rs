@@ -433,9 +433,9 @@ impl Printer<'_> {
             V::Graph(g) => self.graph(g, true),
             V::SparseTensor(s) => self.sparse(s),
             V::Type(t) => ty(&mut self.out, t),
-            V::Floats(v) => self.bracket(v, |p, v| number::f32(&mut p.out, *v)),
-            V::Ints(v) => self.bracket(v, |p, v| p.int(*v)),
-            V::Strings(v) => self.bracket(v, |p, s| text(p, s)),
+            V::Floats(v) => self.bracket(v.iter(), |p, v| number::f32(&mut p.out, *v)),
+            V::Ints(v) => self.bracket(v.iter(), |p, v| p.int(*v)),
+            V::Strings(v) => self.bracket(v.iter(), |p, s| text(p, s)),
             V::Tensors(v) => self.bracket(v, |p, t| tensors::attribute(&mut p.out, t, constants)),
             V::Graphs(v) => self.bracket(v, |p, g| p.graph(g, true)),
             V::SparseTensors(v) => self.bracket(v, Self::sparse),
@@ -452,7 +452,7 @@ impl Printer<'_> {
         let _ = write!(self.out, "{v}");
     }
 
-    fn bracket<'t, T>(&mut self, items: &'t [T], one: impl FnMut(&mut Self, &'t T)) {
+    fn bracket<T>(&mut self, items: impl IntoIterator<Item = T>, one: impl FnMut(&mut Self, T)) {
         self.out.push('[');
         self.list(items, one);
         self.out.push(']');

@@ -403,7 +403,7 @@ fn list(c: &mut Cursor<'_>, kind: AttrKind) -> Result<AttrTextValue> {
                         AttrValue::$one($v) => Ok($e),
                         _ => Err(mixed()),
                     })
-                    .collect::<Result<Vec<_>>>()?,
+                    .collect::<Result<_>>()?,
             )
         };
     }
