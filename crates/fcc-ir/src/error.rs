@@ -1,11 +1,14 @@
 //! Errors of the IR: each names the place, what was found and what was wanted.
+//!
+//! The parts may hold names out of a file; as text an error is one printable line.
 use crate::limits::Stopped;
+use crate::printable;
 
 /// What went wrong while building, checking or evaluating a graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// An error at a named place (a node, a value, an attribute).
-    #[error("{place}: {source}")]
+    #[error("{}: {source}", printable(place))]
     At {
         /// Where, for example ``node `conv1` (Conv)``.
         place: String,
@@ -13,7 +16,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// Something differs from what the operator or the graph needs.
-    #[error("{what}: got {got}, wanted {wanted}")]
+    #[error("{}: got {}, wanted {}", printable(what), printable(got), printable(wanted))]
     Mismatch {
         /// The thing compared, for example `rank of w`.
         what: String,
@@ -23,10 +26,10 @@ pub enum Error {
         wanted: String,
     },
     /// A valid model that fcc does not compute.
-    #[error("unsupported: {0}")]
+    #[error("unsupported: {}", printable(.0))]
     Unsupported(String),
     /// An invalid model or value.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Invalid(String),
     /// A limit of [`RunLimits`](crate::RunLimits) was reached.
     #[error("{0}")]

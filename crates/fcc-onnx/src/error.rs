@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Invalid,
     /// External data that is missing, outside the model's folder, or not as described.
     ExternalData,
+    /// External data behind a link, which [`LoadOptions::follow_links`](crate::LoadOptions::follow_links) lets in.
+    Linked,
     /// Valid, but beyond what fcc or the target format can hold.
     Unsupported,
 }
@@ -93,11 +95,8 @@ impl fmt::Display for Error {
             line.push_str(": ");
         }
         line.push_str(&self.message);
-        // names and messages may come out of a hostile file: keep it one printable line
-        for c in line.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        // names and messages may come out of a hostile file
+        f.write_str(&fcc_ir::printable(&line))
     }
 }
 

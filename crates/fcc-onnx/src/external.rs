@@ -11,6 +11,7 @@ use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
 use crate::error::quoted;
+use crate::files::Files;
 use crate::map::{check_regular, map};
 use crate::proto::StringStringEntryProto;
 use crate::{Error, ErrorKind, Result};
@@ -22,6 +23,8 @@ pub(crate) struct Source {
     folder: Option<PathBuf>,
     follow_links: bool,
     files: HashMap<String, DataFile>,
+    /// The files that were read.
+    read: Files,
 }
 
 #[derive(Debug)]
@@ -44,9 +47,18 @@ fn refuse(what: &str, got: impl std::fmt::Display, wanted: &str) -> Error {
     Error::mismatch(ErrorKind::ExternalData, format!("external data {what}"), got, wanted)
 }
 
+fn linked(got: impl std::fmt::Display, wanted: &str) -> Error {
+    Error::mismatch(ErrorKind::Linked, "external data location", got, wanted)
+}
+
 impl Source {
     pub(crate) fn new(folder: Option<PathBuf>, follow_links: bool) -> Self {
-        Source { folder, follow_links, files: HashMap::new() }
+        Source { folder, follow_links, files: HashMap::new(), read: Files::default() }
+    }
+
+    /// The files that were read.
+    pub(crate) fn into_files(self) -> Files {
+        self.read
     }
 
     /// The bytes that `entries` describe, shared with the mapping of their file. `wanted_len` is the size in bytes
@@ -93,6 +105,7 @@ impl Source {
                 refuse_hard_links(&file, &path)?;
             }
             let bytes = map(&file, &path)?;
+            self.read.add_open(&file, &path);
             self.files.insert(location.to_string(), DataFile { path, bytes, sha1: None });
         }
         self.files.get_mut(location).ok_or_else(|| refuse("location", quoted(location), "an open file"))
@@ -178,7 +191,7 @@ fn open_below(folder: &Path, parts: &[&str], follow_links: bool) -> Result<File>
         let kind = if i + 1 == parts.len() { OFlags::NONBLOCK } else { OFlags::DIRECTORY };
         at = openat(&at, *part, common | links | kind, Mode::empty()).map_err(|e| {
             if !follow_links && path.is_symlink() {
-                return refuse("location", "a symbolic link", "a regular file").in_file(&path);
+                return linked("a symbolic link", "a regular file").in_file(&path);
             }
             let mut error = Error::io("open external data", &path, &e.into());
             error.set_kind(ErrorKind::ExternalData);
@@ -194,7 +207,7 @@ fn open_below(folder: &Path, parts: &[&str], follow_links: bool) -> Result<File>
     for part in parts {
         path.push(part);
         if !follow_links && path.is_symlink() {
-            return Err(refuse("location", "a symbolic link", "a regular file").in_file(&path));
+            return Err(linked("a symbolic link", "a regular file").in_file(&path));
         }
     }
     crate::map::open_regular(&path)
@@ -205,9 +218,7 @@ fn refuse_hard_links(file: &File, path: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let links = file.metadata().map_err(|e| Error::io("read", path, &e))?.nlink();
     if links > 1 {
-        return Err(
-            refuse("location", format!("a file with {links} hard links"), "a file with one").in_file(path)
-        );
+        return Err(linked(format!("a file with {links} hard links"), "a file with one").in_file(path));
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod decode;
 mod error;
 mod export;
 mod external;
+mod files;
 mod import;
 mod import_graph;
 mod keep;
@@ -31,18 +32,21 @@ use bytes::Bytes;
 use fcc_ir::Model;
 
 pub use error::{Error, ErrorKind, Result};
+pub use files::{Files, same_file};
 pub use map::release;
 
-pub use npy::{from_npy_bytes, read_npy, read_npz, to_npy_bytes, write_npy, write_npz};
-pub use stage::write_file;
-pub use values::{read_tensor_pb, read_value_pb, write_tensor_pb};
-pub use write::{SaveOptions, Saved, save, to_bytes};
+pub use npy::{from_npy_bytes, read_npy, read_npz, to_npy_bytes, to_npz_bytes, write_npy, write_npz};
+pub use stage::{check_target, write_file};
+pub use values::{read_tensor_pb, read_value_pb, read_value_pb_with_files, write_tensor_pb};
+pub use write::{SaveOptions, Saved, data_path, save, to_bytes};
 
 /// How [`load`] reads.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Read external data through symbolic links and hard links. Off by default, because a link in a folder from
-    /// elsewhere can point at any file; package caches that link their files need it.
+    /// Read external data through symbolic links and hard links. Package caches that link their files
+    /// (`snapshots/…/model.onnx_data` to `blobs/…`) need it. Off by default: in a folder from elsewhere a link can point
+    /// at any file that this process may read, a key or another user's data; its bytes would become weights, and be
+    /// written with them. What is no regular file (a device, a pipe, a folder) stays an error.
     pub follow_links: bool,
     /// Read a model with protobuf fields that ONNX's schema does not have, without them. Off by default, because a
     /// model that is written back would have lost them.
@@ -53,11 +57,21 @@ pub struct LoadOptions {
 ///
 /// Errors if the file cannot be read, is not an ONNX model of IR 1 to 14, or holds an invalid one.
 pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Model> {
+    load_with_files(path, options).map(|(model, _)| model)
+}
+
+/// As [`load`], with the files that the model consists of: its own, and every file of its external data, which
+/// initializers, attributes of nodes (as of `Constant`), subgraphs and functions may name.
+pub fn load_with_files(path: impl AsRef<Path>, options: &LoadOptions) -> Result<(Model, Files)> {
     let path = path.as_ref();
-    let bytes = map::map(&map::open_regular(path)?, path)?;
+    let file = map::open_regular(path)?;
+    let bytes = map::map(&file, path)?;
     let folder = path.parent().map(Path::to_path_buf);
     let mut source = external::Source::new(folder, options.follow_links);
-    model(&bytes, &mut source, options).map_err(|e| e.in_file(path))
+    let model = model(&bytes, &mut source, options).map_err(|e| e.in_file(path))?;
+    let mut files = source.into_files();
+    files.add_open(&file, path);
+    Ok((model, files))
 }
 
 /// Reads a model from memory. Its weights share `bytes`. External data is an error: there is no folder to look in.

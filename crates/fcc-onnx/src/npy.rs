@@ -4,7 +4,7 @@
 //! and `shape`, then the elements. An `.npz` file is a zip archive of such files.
 
 use std::collections::HashSet;
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, Read, Seek, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -56,9 +56,23 @@ pub fn write_npz<'a>(
 ) -> Result<()> {
     let path = path.as_ref();
     let mut file = Staged::create(path)?;
-    let mut zip = zip::ZipWriter::new(file.writer());
-    let failed =
-        |e: zip::result::ZipError| Error::new(ErrorKind::Io, format!("cannot write: {e}")).in_file(path);
+    write_zip(file.writer(), arrays).map_err(|e| e.in_file(path))?;
+    file.complete()?.publish()
+}
+
+/// The bytes of an `.npz` file, as [`write_npz`] writes it.
+pub fn to_npz_bytes<'a>(arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    write_zip(&mut Cursor::new(&mut bytes), arrays)?;
+    Ok(bytes)
+}
+
+fn write_zip<'a>(
+    file: &mut (impl Write + Seek),
+    arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+) -> Result<()> {
+    let mut zip = zip::ZipWriter::new(file);
+    let failed = |e: zip::result::ZipError| Error::new(ErrorKind::Io, format!("cannot write: {e}"));
     for (name, tensor) in arrays {
         let (header, data) = parts(tensor).at(|| format!("array {}", quoted(name)))?;
         let options = SimpleFileOptions::default()
@@ -66,12 +80,10 @@ pub fn write_npz<'a>(
             .last_modified_time(zip::DateTime::default())
             .large_file(data.len() as u64 >= u64::from(u32::MAX) - (1 << 20));
         zip.start_file(format!("{name}.npy"), options).map_err(failed)?;
-        zip.write_all(&header)
-            .and_then(|()| zip.write_all(&data))
-            .map_err(|e| Error::io("write", path, &e))?;
+        zip.write_all(&header).and_then(|()| zip.write_all(&data)).map_err(|e| failed(e.into()))?;
     }
     zip.finish().map_err(failed)?;
-    file.complete()?.publish()
+    Ok(())
 }
 
 pub(crate) fn from_npz_bytes(bytes: &Bytes) -> Result<Vec<(String, Tensor)>> {

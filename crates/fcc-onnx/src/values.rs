@@ -10,6 +10,7 @@ use prost::Message;
 use crate::decode::decode;
 use crate::error::At;
 use crate::external::Source;
+use crate::files::Files;
 use crate::map::{map, open_regular};
 use crate::proto::{MapProto, OptionalProto, SequenceProto, TensorProto};
 use crate::stage::Staged;
@@ -26,10 +27,18 @@ pub fn read_tensor_pb(path: impl AsRef<Path>) -> Result<Tensor> {
 /// Reads a file that holds a value of the declared type `ty`: `TensorProto`, `SequenceProto`, `OptionalProto` or
 /// `MapProto` do not say which they are. A type that is not known counts as a tensor.
 pub fn read_value_pb(path: impl AsRef<Path>, ty: &ValueType) -> Result<Value> {
+    read_value_pb_with_files(path, ty).map(|(value, _)| value)
+}
+
+/// As [`read_value_pb`], with the files that were read: a tensor's data may lie in another.
+pub fn read_value_pb_with_files(path: impl AsRef<Path>, ty: &ValueType) -> Result<(Value, Files)> {
     let path = path.as_ref();
-    let bytes = map(&open_regular(path)?, path)?;
+    let file = open_regular(path)?;
     let mut source = Source::new(path.parent().map(Path::to_path_buf), false);
-    value(&bytes, ty, &mut source).map_err(|e| e.in_file(path))
+    let value = value(&map(&file, path)?, ty, &mut source).map_err(|e| e.in_file(path))?;
+    let mut files = source.into_files();
+    files.add_open(&file, path);
+    Ok((value, files))
 }
 
 /// Writes a `TensorProto` file with the data in `raw_data`.

@@ -8,12 +8,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use fcc_ir::{Graph, Model, NodeKind};
+use fcc_ir::{Graph, Model};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::error::quoted;
 use crate::export::{self, Names};
+use crate::files::Files;
 use crate::proto::tensor_proto::DataLocation;
 use crate::proto::{GraphProto, NodeProto, StringStringEntryProto, TensorProto};
 use crate::stage::Staged;
@@ -40,10 +41,9 @@ pub struct SaveOptions {
     /// Put tensors of 1 KiB and more (initializers and attributes, in subgraphs too) into `NAME.data` beside the model.
     /// Beyond 2 GiB that happens anyway.
     pub external_data: bool,
-    /// The file that the model was read from: neither it nor its external data is replaced.
-    pub input: Option<PathBuf>,
-    /// Replace the input all the same.
-    pub overwrite_input: bool,
+    /// Files that must not be replaced, as those of [`load_with_files`](crate::load_with_files): neither by the model nor
+    /// by the file of its data.
+    pub keep: Files,
 }
 
 /// What [`save`] wrote.
@@ -57,15 +57,15 @@ pub struct Saved {
 
 /// Writes a model to a file, which is replaced only once the new one is complete.
 ///
-/// Errors if the target is the input (unless asked for), a folder or a special file, if the system cannot write,
-/// and if the model without its large tensors is beyond 2 GiB. After an error the target is as it was.
+/// Errors if the target or the data file beside it is one to keep, a folder or a special file, if the system cannot
+/// write, and if the model without its large tensors is beyond 2 GiB. After an error the target is as it was.
 pub fn save(model: &Model, path: &Path, options: &SaveOptions) -> Result<Saved> {
     save_at_most(model, path, options, PROTOBUF_LIMIT_BYTES).map_err(|e| e.in_file(path))
 }
 
 fn save_at_most(model: &Model, path: &Path, options: &SaveOptions, limit_bytes: u64) -> Result<Saved> {
     let data_path = data_path(path)?;
-    refuse_input(model, path, &data_path, options)?;
+    options.keep.refuse(path)?;
     let location = data_path.file_name().and_then(|name| name.to_str()).map(str::to_string);
     let head = Head::of(model)?;
     let mut external = options.external_data;
@@ -87,6 +87,9 @@ fn save_at_most(model: &Model, path: &Path, options: &SaveOptions, limit_bytes: 
     if has_data && location.is_none() {
         let message = "the file name of external data: got one that is not UTF-8, wanted UTF-8";
         return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    if has_data {
+        options.keep.refuse(&data_path)?;
     }
     let mut file = Staged::create(path)?;
     let staged_data = if has_data { Some(Staged::create(&data_path)?) } else { None };
@@ -122,44 +125,14 @@ pub fn to_bytes(model: &Model) -> Result<Vec<u8>> {
     Ok(proto.encode_to_vec())
 }
 
-fn data_path(path: &Path) -> Result<PathBuf> {
+/// The file of external data beside a model at `path`: `NAME.data`. Errors if the path has no file name.
+pub fn data_path(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
         return Err(Error::mismatch(ErrorKind::Io, "cannot write", "a path without a file name", "one"));
     };
     let mut name = name.to_os_string();
     name.push(".data");
     Ok(path.with_file_name(name))
-}
-
-/// Errors if the target, or the data file beside it, is a file that the model was read from.
-fn refuse_input(model: &Model, path: &Path, data_path: &Path, options: &SaveOptions) -> Result<()> {
-    let Some(input) = options.input.as_deref().filter(|_| !options.overwrite_input) else { return Ok(()) };
-    let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    };
-    let refused = |file: &Path| {
-        let message =
-            "cannot write: got a file that the model is read from, wanted another (or leave to overwrite)";
-        Err(Error::new(ErrorKind::Io, message).in_file(file))
-    };
-    if same(input, path) {
-        return refused(path);
-    }
-    if !data_path.exists() {
-        return Ok(());
-    }
-    let folder = input.parent().unwrap_or(Path::new(""));
-    for id in export::initializers(&model.graph) {
-        if let NodeKind::Constant(constant) = &model.graph.node(id).kind
-            && let Some(entries) = &constant.external
-            && let Some((_, location)) = entries.iter().find(|(key, _)| key == "location")
-            && same(&folder.join(location), data_path)
-        {
-            return refused(data_path);
-        }
-    }
-    Ok(())
 }
 
 /// Everything of a model but its graph, encoded.

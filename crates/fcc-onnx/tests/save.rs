@@ -5,7 +5,7 @@ use bytes::Bytes;
 use fcc_ir::attr::{AttrValue, Attrs};
 use fcc_ir::{DType, Graph, Model, NewNode, Tensor, ValueId, ValueInfo, ValueType};
 use fcc_onnx::proto::ModelProto;
-use fcc_onnx::{LoadOptions, SaveOptions, load, load_bytes, save, to_bytes};
+use fcc_onnx::{LoadOptions, SaveOptions, load, load_bytes, load_with_files, save, to_bytes};
 use prost::Message;
 
 fn names(dir: &Path) -> Vec<String> {
@@ -84,18 +84,16 @@ fn the_input_is_not_replaced_unless_asked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.onnx");
     save(&model(), &path, &external()).unwrap();
-    let read = load(&path, &LoadOptions::default()).unwrap();
-    let mut options = SaveOptions { input: Some(path.clone()), ..external() };
+    let (read, keep) = load_with_files(&path, &LoadOptions::default()).unwrap();
+    let options = SaveOptions { keep, ..external() };
     let refused = save(&read, &dir.path().join("./m.onnx"), &options).unwrap_err().to_string();
     assert!(refused.contains("got a file that the model is read from"), "{refused}");
     // another model file whose data file would be the input's
     let moved = dir.path().join("moved.onnx");
     std::fs::rename(&path, &moved).unwrap();
-    options.input = Some(moved);
     let refused = save(&read, &path, &options).unwrap_err();
     assert_eq!(refused.file().unwrap().file_name().unwrap(), "m.onnx.data");
-    options.overwrite_input = true;
-    save(&read, &path, &options).unwrap();
+    save(&read, &path, &external()).unwrap();
     // the mapping of the file that was replaced is still whole
     let tensor = read.graph.constant(read.graph.value("big").unwrap()).unwrap();
     assert!(tensor.bytes().iter().all(|&b| b == 7));

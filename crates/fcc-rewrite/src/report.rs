@@ -1,5 +1,6 @@
 //! What a run of passes did: one row for each candidate node, as a table and as JSON.
 use crate::rule::Declined;
+use fcc_ir::printable;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
 
@@ -140,6 +141,7 @@ impl Row {
             let _ = write!(what, " ({} declined: {})", t.rule, t.reason);
         }
         [self.rule.clone(), format!("{graph}{}", self.node), self.op.clone(), size, what]
+            .map(|cell| printable(&cell).into_owned())
     }
 }
 

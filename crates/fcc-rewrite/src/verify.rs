@@ -9,7 +9,7 @@
 use crate::stretch::{Compared, Stretches};
 use fcc_ir::interp::{self, Values};
 use fcc_ir::random::Random;
-use fcc_ir::{Bindings, DType, Dim, Error, Model, Result, Tensor, Value, ValueInfo, ValueType};
+use fcc_ir::{Bindings, DType, Dim, Error, Model, Result, Tensor, Value, ValueInfo, ValueType, printable};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -92,10 +92,11 @@ impl Comparison {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Difference { value, place, index, original, rewritten, bound, bindings } = self;
+        let (value, place) = (printable(value), printable(place));
         write!(f, "`{value}`{index:?}, {place}: original {original}, rewritten {rewritten}")?;
         write!(f, ", rounding explains {bound:.3e}")?;
         if !bindings.is_empty() {
-            let set: Vec<String> = bindings.iter().map(|(s, n)| format!("{s}={n}")).collect();
+            let set: Vec<String> = bindings.iter().map(|(s, n)| format!("{}={n}", printable(s))).collect();
             write!(f, " (at {})", set.join(", "))?;
         }
         Ok(())
@@ -105,10 +106,10 @@ impl fmt::Display for Difference {
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for t in &self.trials {
-            let set: Vec<String> = t.bindings.iter().map(|(s, n)| format!("{s}={n}")).collect();
+            let set: Vec<String> = t.bindings.iter().map(|(s, n)| format!("{}={n}", printable(s))).collect();
             let at = if set.is_empty() { "fixed sizes".into() } else { set.join(", ") };
             match &t.skipped {
-                Some(why) => writeln!(f, "{at}: left out, the original does not run: {why}")?,
+                Some(why) => writeln!(f, "{at}: left out, the original does not run: {}", printable(why))?,
                 None => writeln!(
                     f,
                     "{at}: {} values, {} elements, largest error {:.2} of its bound, outputs within {:.1e}",

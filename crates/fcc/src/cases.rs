@@ -84,10 +84,16 @@ pub fn find(folders: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
 
 /// Runs one case. In the interpreter, inference must not contradict any value either.
 /// Never panics: a panic inside is a failed case.
-pub fn run(folder: &Path, engine: Engine, options: &fcc_jit::Options) -> Outcome {
+/// `load` says how the model is read.
+pub fn run(
+    folder: &Path,
+    engine: Engine,
+    options: &fcc_jit::Options,
+    load: &fcc_onnx::LoadOptions,
+) -> Outcome {
     let name =
         folder.file_name().map_or_else(|| folder.display().to_string(), |n| n.to_string_lossy().into_owned());
-    let ended = catch_unwind(AssertUnwindSafe(|| check(folder, engine, options)));
+    let ended = catch_unwind(AssertUnwindSafe(|| check(folder, engine, options, load)));
     let (status, reason) = match ended {
         Ok(Ok(())) => (Status::Passed, String::new()),
         Ok(Err(Stop(status, reason))) => (status, reason),
@@ -101,8 +107,13 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_string()
 }
 
-fn check(folder: &Path, engine: Engine, options: &fcc_jit::Options) -> Result<(), Stop> {
-    let mut model = fcc_onnx::load(folder.join("model.onnx"), &fcc_onnx::LoadOptions::default())?;
+fn check(
+    folder: &Path,
+    engine: Engine,
+    options: &fcc_jit::Options,
+    load: &fcc_onnx::LoadOptions,
+) -> Result<(), Stop> {
+    let mut model = fcc_onnx::load(folder.join("model.onnx"), load)?;
     fcc_ir::verify::verify(&model)?;
     let tolerance = tolerance(folder)?;
     let sets = data_sets(folder)?;

@@ -36,6 +36,7 @@ pub use error::Error;
 pub use fcc_ir::interp::{Values, run as interpret};
 pub use fcc_ir::{Model, Tensor, Value};
 pub use fcc_jit::tune::tune;
+pub use fcc_onnx::LoadOptions;
 pub use fcc_jit::{Choices, CompiledModel, Isa, Options as CompileOptions, Precision, compile};
 pub use fcc_rewrite::Report;
 
@@ -44,7 +45,15 @@ pub use fcc_rewrite::Report;
 /// # Errors
 /// A file that cannot be read, is not an ONNX model, or holds an invalid one: one line that names the place.
 pub fn load(path: impl AsRef<Path>) -> Result<Model, Error> {
-    let model = fcc_onnx::load(path, &fcc_onnx::LoadOptions::default())?;
+    load_with(path, &LoadOptions::default())
+}
+
+/// As [`load`], with options: [`LoadOptions::follow_links`] for models in a package cache.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Model, Error> {
+    let model = fcc_onnx::load(path, options)?;
     fcc_ir::verify::verify(&model)?;
     Ok(model)
 }

@@ -67,7 +67,7 @@ fn dumps_are_numbered_by_pass() {
     assert!(read(wanted[0]).contains("Gemm") && !read(wanted[1]).contains("Gemm"));
     let blocked = text_file(dir.path(), "file", "");
     let refusal = fcc(["rewrite", &path, "--dump", blocked.to_str().unwrap()]).refusal();
-    assert!(refusal.contains("cannot make the folder"), "{refusal}");
+    assert!(refusal.contains("cannot write into the folder"), "{refusal}");
 }
 
 #[test]

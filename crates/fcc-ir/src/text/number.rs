@@ -1,5 +1,6 @@
 //! Numbers and strings, both ways, bit by bit.
 
+use crate::is_hidden;
 use std::fmt::Write;
 
 /// Appends a float so that it reads back to the same bits: shortest form, always with a point, an exponent or a word.
@@ -33,9 +34,12 @@ fn nan(out: &mut String, negative: bool, usual: bool, bits: u64) {
 }
 
 /// Appends a quoted string. Only `\` and `"` are escaped, as `onnx.parser` knows no other escape; bytes that are not
-/// UTF-8 take the form `b"\xff"`.
+/// UTF-8, and text with what a terminal obeys or hides, take the form `b"\xff"`. Line breaks and tabs stand as they
+/// are: doc strings have them, and `onnx.parser` reads them.
 pub(super) fn quoted(out: &mut String, bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return escaped(out, bytes) };
+    let hidden = |c: char| is_hidden(c) && !matches!(c, '\n' | '\t');
+    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.chars().any(hidden));
+    let Some(text) = text else { return escaped(out, bytes) };
     out.push('"');
     for c in text.chars() {
         if matches!(c, '"' | '\\') {
@@ -44,6 +48,11 @@ pub(super) fn quoted(out: &mut String, bytes: &[u8]) {
         out.push(c);
     }
     out.push('"');
+}
+
+/// Appends a quoted name: as [`quoted`], and on one line whatever it holds.
+pub(super) fn quoted_name(out: &mut String, name: &str) {
+    if name.chars().any(is_hidden) { escaped(out, name.as_bytes()) } else { quoted(out, name.as_bytes()) }
 }
 
 /// Appends a string on one line: `b"…"` with `\xHH` for what is not printable ASCII.

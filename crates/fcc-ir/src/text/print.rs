@@ -46,7 +46,7 @@ pub(super) fn name(out: &mut String, name: &str) {
     if is_identifier(name) && !is_type_word(name) {
         out.push_str(name);
     } else {
-        number::quoted(out, name.as_bytes());
+        number::quoted_name(out, name);
     }
 }
 
@@ -55,7 +55,7 @@ fn word(out: &mut String, word: &str) {
     if is_identifier(word) {
         out.push_str(word);
     } else {
-        number::quoted(out, word.as_bytes());
+        number::quoted_name(out, word);
     }
 }
 
@@ -64,7 +64,7 @@ fn domain(out: &mut String, domain: &str) {
     if domain.split('.').all(is_identifier) {
         out.push_str(domain);
     } else {
-        number::quoted(out, domain.as_bytes());
+        number::quoted_name(out, domain);
     }
 }
 
@@ -115,7 +115,7 @@ fn tensor(out: &mut String, t: &TensorType) {
         match dim {
             Dim::Sym(e) => {
                 let text = e.to_string();
-                if is_identifier(&text) { out.push_str(&text) } else { number::quoted(out, text.as_bytes()) }
+                if is_identifier(&text) { out.push_str(&text) } else { number::quoted_name(out, &text) }
             }
             other => {
                 let _ = write!(out, "{other}");
@@ -378,8 +378,7 @@ impl Printer<'_> {
                 comment.push_str(if i > 0 { ", " } else { "" });
                 ty(&mut comment, &output.ty);
             }
-            let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-            self.out.extend(comment.chars().map(visible));
+            self.out.push_str(&comment);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Plans as text: one line a step.
 use super::{Action, Arg, At, Output, Plan, Src};
+use fcc_ir::printable;
 use std::fmt;
 
 impl fmt::Display for Src {
@@ -40,7 +41,7 @@ fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(why) = &self.interpreted {
-            return writeln!(f, "interpret everything: {why}");
+            return writeln!(f, "interpret everything: {}", printable(why));
         }
         for step in &self.steps {
             match &step.action {
@@ -48,7 +49,7 @@ impl fmt::Display for Plan {
                     let made = i.outputs.iter().flatten().map(|(slot, ty)| format!("%{slot}: {ty}"));
                     let read = i.inputs.iter().map(|s| s.as_ref().map_or("_".into(), |s| s.to_string()));
                     let how = if i.bodies.is_empty() { "interpret " } else { "" };
-                    write!(f, "{} = {how}{} {}", list(made), i.op.op_type, list(read))?;
+                    write!(f, "{} = {how}{} {}", list(made), printable(&i.op.op_type), list(read))?;
                     if !i.captures.is_empty() {
                         write!(f, " captures {}", list(&i.captures))?;
                     }
@@ -63,7 +64,7 @@ impl fmt::Display for Plan {
                     }
                 }
             }
-            writeln!(f, "  // {}", step.info.place)?;
+            writeln!(f, "  // {}", printable(&step.info.place))?;
         }
         writeln!(f, "arena of {} bytes", self.arena_bytes)?;
         writeln!(f, "outputs {}", list(&self.outputs))?;

@@ -1,11 +1,11 @@
 //! `fcc bench`: how long loading, compiling and running take.
-use super::common::load;
+use super::common::ModelArg;
+use super::files::CommandFiles;
 use super::inputs::InputArgs;
 use super::out::{Out, grouped};
 use super::progress::Progress;
 use super::{CompileArgs, EngineArg, Failure, TuneArgs};
 use serde_json::json;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Measure how long a model takes to load, compile and run
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
   fcc bench model.onnx --random 0 --set batch=1 --threads 1
   fcc bench model.onnx --inputs in.npz --json")]
 pub struct Args {
-    /// The model, .onnx or .onnxtxt
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArg,
     #[command(flatten)]
     inputs: InputArgs,
     /// Who computes
@@ -50,10 +50,12 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let mut progress = Progress::new();
-    let (model, load_ms) = timed(|| load(&args.model));
+    let mut files = CommandFiles::new(args.json);
+    args.tune.note(&mut files)?;
+    let (model, load_ms) = timed(|| args.model.load(&mut files));
     let mut model = model?;
-    let values = args.inputs.read(&mut model)?;
-    let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
+    let values = args.inputs.read(&mut model, &mut files)?;
+    let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(args.model.name());
     progress.show(|| "compiling".into());
     let engine = fcc::Engine::from(args.engine);
     let options = args.tune.apply(args.engine, args.compile.options()?, &model, &values, &mut progress)?;

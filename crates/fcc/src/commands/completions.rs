@@ -20,6 +20,6 @@ pub fn run(args: &Args, mut command: clap::Command) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "fcc", &mut script);
     let mut out = Out::new();
-    out.text(&String::from_utf8_lossy(&script))?;
+    out.raw(&String::from_utf8_lossy(&script))?;
     out.finish()
 }

@@ -1,5 +1,6 @@
 //! `fcc explain`: what a model compiles to, and why.
-use super::common::load;
+use super::common::ModelArg;
+use super::files::CommandFiles;
 use super::inputs::InputArgs;
 use super::out::{Out, grouped, table};
 use super::progress::Progress;
@@ -8,7 +9,6 @@ use super::{CompileArgs, EngineArg, Failure, TuneArgs};
 use fcc_jit::{Isa, NodeInfo, Plan, StepInfo, Work};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Show what a model compiles to for inputs of these shapes, and why
 ///
@@ -21,8 +21,8 @@ use std::path::PathBuf;
   fcc explain model.onnx --inputs in.npz --precision fast --json
   fcc explain model.onnx --random 0 --plan")]
 pub struct Args {
-    /// The model, .onnx or .onnxtxt
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArg,
     #[command(flatten)]
     inputs: InputArgs,
     #[command(flatten)]
@@ -40,13 +40,15 @@ pub struct Args {
 
 /// Compiles and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut model = load(&args.model)?;
-    let values = args.inputs.read(&mut model)?;
+    let mut files = CommandFiles::new(args.json);
+    args.tune.note(&mut files)?;
+    let mut model = args.model.load(&mut files)?;
+    let values = args.inputs.read(&mut model, &mut files)?;
     let mut progress = Progress::new();
     let options = args.tune.apply(EngineArg::Jit, args.compile.options()?, &model, &values, &mut progress)?;
     progress.clear();
     let plan = fcc_jit::compile(&model, &options).and_then(|c| c.plan_for(&values));
-    let plan = plan.map_err(|e| Failure::from(e).in_file(&args.model))?;
+    let plan = plan.map_err(|e| Failure::from(e).in_file(args.model.name()))?;
     let mut out = Out::new();
     if args.json {
         out.json(&json(&plan, &options))?;
@@ -138,7 +140,8 @@ fn counted(texts: impl Iterator<Item = (String, String)>) -> Vec<(usize, String,
 }
 
 fn section(out: &mut Out, name: &str, list: &[(usize, String, String)]) -> Result<(), Failure> {
-    out.line(format_args!("\n{name}"))?;
+    out.line("")?;
+    out.line(name)?;
     let width = list.iter().map(|(_, a, _)| a.chars().count()).max().unwrap_or(0);
     for (n, a, b) in list {
         let line = format!("  {n:>4}  {a:<width$}  {b}");
@@ -181,7 +184,8 @@ fn tuned(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
     if rows.is_empty() {
         return Ok(());
     }
-    out.line("\ntuned, each problem once")?;
+    out.line("")?;
+    out.line("tuned, each problem once")?;
     let head = ["µs", "estimate's", "saves", "kernel", "way", "the estimate's choice"];
     let lines = table(&head, &rows, &[true, true, true, false, false, false]);
     lines.iter().try_for_each(|line| out.line(line))
@@ -199,7 +203,8 @@ fn reorders(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
         return Ok(());
     }
     let bytes: u64 = copies.iter().map(|s| s.written_bytes).sum();
-    out.line(format_args!("\ncopied into another layout: {} times, {} MB", copies.len(), megabytes(bytes)))?;
+    out.line("")?;
+    out.line(format_args!("copied into another layout: {} times, {} MB", copies.len(), megabytes(bytes)))?;
     for step in copies {
         if let Work::Reorder { value, from, to } = &step.work {
             let reader = step.nodes.first().map_or("an output".into(), ToString::to_string);
@@ -211,7 +216,8 @@ fn reorders(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
 
 fn interpreted(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
     let left: Vec<&StepInfo> = plan.steps().filter(|s| s.is_interpreted()).collect();
-    out.line(format_args!("\n{} of {} steps run in the interpreter", left.len(), plan.step_count()))?;
+    out.line("")?;
+    out.line(format_args!("{} of {} steps run in the interpreter", left.len(), plan.step_count()))?;
     for step in left {
         if let Work::Interpret { why } = &step.work {
             out.line(format_args!("  {}: {why}", title(step)))?;
@@ -222,7 +228,8 @@ fn interpreted(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
 
 fn memory(out: &mut Out, plan: &Plan) -> Result<(), Failure> {
     let info = plan.info();
-    out.line("\nmemory in MB")?;
+    out.line("")?;
+    out.line("memory in MB")?;
     for (what, bytes) in [
         ("arena: all values between steps", info.arena_bytes),
         ("weights in the order of their kernels", info.packed_bytes),

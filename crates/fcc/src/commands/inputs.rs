@@ -1,9 +1,10 @@
 //! The inputs of a run: an npz, single files, or seeded random values.
 use super::Failure;
 use super::common::SetArg;
+use super::files::CommandFiles;
 use fcc_ir::interp::{Values, by_slot};
 use fcc_ir::{Model, Value, infer, random};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// `NAME=FILE`.
@@ -42,13 +43,17 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    /// The files that are read.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.inputs.as_deref().into_iter().chain(self.input.iter().map(|i| i.file.as_path()))
+    /// Notes the files, before anything is read.
+    pub fn note(&self, files: &mut CommandFiles) {
+        let single = self.input.iter().map(|i| i.file.as_path());
+        self.inputs.as_deref().into_iter().chain(single).for_each(|path| files.reads(path));
     }
 
-    /// The values, after binding `--set` in the model. Errors where they do not fit the model.
-    pub fn read(&self, model: &mut Model) -> Result<Values, Failure> {
+    /// The values, after binding `--set` in the model. Errors where they do not fit the model, and if an output of the
+    /// command is a file that they are read from.
+    pub fn read(&self, model: &mut Model, files: &mut CommandFiles) -> Result<Values, Failure> {
+        self.note(files);
+        files.check()?;
         self.set.apply(model)?;
         let values = match (&self.inputs, self.random) {
             (Some(path), _) => {
@@ -58,13 +63,13 @@ impl InputArgs {
                 return Ok(values);
             }
             (None, Some(seed)) => random::random_inputs(&model.graph, seed)?,
-            (None, None) => self.single_files(model)?,
+            (None, None) => self.single_files(model, files)?,
         };
         check(model, &values)?;
         Ok(values)
     }
 
-    fn single_files(&self, model: &Model) -> Result<Values, Failure> {
+    fn single_files(&self, model: &Model, files: &mut CommandFiles) -> Result<Values, Failure> {
         let mut values = Values::new();
         let declared = &model.graph.inputs;
         if self.input.is_empty() && model.required_inputs().next().is_some() {
@@ -84,7 +89,12 @@ impl InputArgs {
             let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase());
             let value: Value = match extension.as_deref() {
                 Some("npy") => fcc_onnx::read_npy(file)?.into(),
-                Some("pb") => fcc_onnx::read_value_pb(file, &input.info.ty)?,
+                Some("pb") => {
+                    let (value, read) = fcc_onnx::read_value_pb_with_files(file, &input.info.ty)?;
+                    files.reads_all(&read);
+                    files.check()?;
+                    value
+                }
                 _ => {
                     let message = "--input: got another kind of file, wanted .npy or .pb";
                     return Err(Failure::input(message).in_file(file));

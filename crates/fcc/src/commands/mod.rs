@@ -5,6 +5,7 @@ mod compile;
 pub mod completions;
 pub mod explain;
 mod failure;
+mod files;
 mod inputs;
 mod out;
 pub mod print;

@@ -1,26 +1,36 @@
-//! Standard output and error.
+//! Standard output and error. Whatever goes through here is printable: text out of a model cannot command the terminal.
 use super::Failure;
-use std::io::{BufWriter, StdoutLock, Write};
+use fcc_ir::{printable, printable_json};
+use std::io::{BufWriter, Write};
 
 /// Standard output, buffered. A reader that is gone is [`Failure::Closed`], not a panic.
-pub struct Out(BufWriter<StdoutLock<'static>>);
+pub struct Out(BufWriter<Box<dyn Write>>);
 
 impl Out {
     /// Takes standard output.
     pub fn new() -> Self {
-        Out(BufWriter::with_capacity(1 << 16, std::io::stdout().lock()))
+        Out(BufWriter::with_capacity(1 << 16, Box::new(std::io::stdout().lock())))
     }
-    /// Writes text as it is.
+    /// Standard error, where standard output is taken.
+    pub fn stderr() -> Self {
+        Out(BufWriter::new(Box::new(std::io::stderr())))
+    }
+    /// Writes lines of text.
     pub fn text(&mut self, text: &str) -> Result<(), Failure> {
-        Ok(self.0.write_all(text.as_bytes())?)
+        text.lines().try_for_each(|line| self.line(line))
     }
-    /// Writes a line.
+    /// Writes one line.
     pub fn line(&mut self, line: impl std::fmt::Display) -> Result<(), Failure> {
-        Ok(writeln!(self.0, "{line}")?)
+        Ok(writeln!(self.0, "{}", printable(&line.to_string()))?)
     }
     /// Writes a line of JSON.
     pub fn json(&mut self, value: &serde_json::Value) -> Result<(), Failure> {
-        self.line(value)
+        Ok(writeln!(self.0, "{}", printable_json(&value.to_string()))?)
+    }
+    /// Writes text as it is: what is not out of a model, and a model's text form, where nothing but the line breaks and
+    /// tabs of its strings is left unescaped.
+    pub fn raw(&mut self, text: &str) -> Result<(), Failure> {
+        Ok(self.0.write_all(text.as_bytes())?)
     }
     /// Sends what is buffered on its way, before an error is reported; its own errors do not count.
     pub fn flush(&mut self) {
@@ -43,11 +53,7 @@ pub fn warn(message: &str) {
 }
 
 fn eprint_line(message: &str) {
-    let mut line = String::with_capacity(message.len() + 1);
-    for c in message.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line.push('\n');
+    let line = format!("{}\n", printable(message));
     // nothing can be done about a standard error that is closed
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
@@ -67,6 +73,8 @@ pub fn grouped(n: usize) -> String {
 
 /// Rows under a head as columns; `right` says which are aligned to the right.
 pub fn table(head: &[&str], rows: &[Vec<String>], right: &[bool]) -> Vec<String> {
+    let plain = |row: &Vec<String>| row.iter().map(|cell| printable(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(plain).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count());
         cells.chain(head.get(column).map(|h| h.len())).max().unwrap_or(0)

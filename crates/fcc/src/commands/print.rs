@@ -1,10 +1,10 @@
 //! `fcc print`: a model as ONNX text.
 use super::Failure;
-use super::common::{SetArg, load};
+use super::common::{ModelArg, SetArg};
+use super::files::CommandFiles;
 use super::out::{Out, warn};
 use fcc_ir::infer::infer;
 use fcc_ir::text::{PrintOptions, print};
-use std::path::PathBuf;
 
 /// Print a model as ONNX text
 ///
@@ -16,8 +16,8 @@ use std::path::PathBuf;
   fcc print model.onnx --constants > model.onnxtxt
   fcc rewrite model.onnxtxt --rule none -o again.onnx")]
 pub struct Args {
-    /// The model, .onnx or .onnxtxt
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArg,
     /// Print constants, value_info, doc strings and metadata whole
     #[arg(long)]
     constants: bool,
@@ -27,13 +27,13 @@ pub struct Args {
 
 /// Prints the text.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut model = load(&args.model)?;
+    let mut model = args.model.load(&mut CommandFiles::default())?;
     args.set.apply(&mut model)?;
     let functions = std::mem::take(&mut model.functions);
     let mut typed = model.graph.clone();
     match infer(&mut typed, &functions) {
         Ok(_) => model.graph = typed,
-        Err(e) => warn(&format!("{}: types are as declared: {e}", args.model.display())),
+        Err(e) => warn(&format!("{}: types are as declared: {e}", args.model.name().display())),
     }
     model.functions = functions;
     let options = if args.constants {
@@ -42,6 +42,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         PrintOptions::readable()
     };
     let mut out = Out::new();
-    out.text(&print(&model, &options))?;
+    out.raw(&print(&model, &options))?;
     out.finish()
 }

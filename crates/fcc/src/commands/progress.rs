@@ -20,8 +20,7 @@ impl Progress {
             return;
         }
         self.shown = Some(Instant::now());
-        let plain = |c: char| if c.is_control() { '?' } else { c };
-        let text: String = what().chars().map(plain).take(78).collect();
+        let text: String = fcc_ir::printable(&what()).chars().take(78).collect();
         let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
     }
     /// Takes the line away.

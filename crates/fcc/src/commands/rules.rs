@@ -71,7 +71,8 @@ fn list(out: &mut Out, as_json: bool) -> Result<(), Failure> {
         out.line(line)?;
     }
     let default: Vec<&str> = default_passes().iter().map(|p| p.name).collect();
-    out.line(format_args!("\nWithout --rule, fcc rewrite runs {}.", default.join(", ")))
+    out.line("")?;
+    out.line(format_args!("Without --rule, fcc rewrite runs {}.", default.join(", ")))
 }
 
 fn explain(out: &mut Out, name: &str, as_json: bool) -> Result<(), Failure> {
@@ -79,7 +80,8 @@ fn explain(out: &mut Out, name: &str, as_json: bool) -> Result<(), Failure> {
         if as_json {
             return out.json(&json!({ "name": name, "law": law(rule), "doc": rule.doc().trim() }));
         }
-        out.line(format_args!("{name}\n"))?;
+        out.line(name)?;
+        out.line("")?;
         for line in rule.doc().trim().lines() {
             out.line(line.strip_prefix(' ').unwrap_or(line))?;
         }

@@ -1,5 +1,6 @@
 //! `fcc run`: computes a model's outputs.
-use super::common::{load, not_the_same};
+use super::common::ModelArg;
+use super::files::{CommandFiles, Target, refuse_terminal};
 use super::inputs::InputArgs;
 use super::out::Out;
 use super::progress::Progress;
@@ -22,8 +23,8 @@ use std::path::{Path, PathBuf};
 
 Exit code 1 if an output is not as expected: |got - want| <= atol + rtol * |want| for floats, equal for the rest.")]
 pub struct Args {
-    /// The model, .onnx or .onnxtxt
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArg,
     #[command(flatten)]
     inputs: InputArgs,
     /// Who computes
@@ -33,7 +34,7 @@ pub struct Args {
     compile: CompileArgs,
     #[command(flatten)]
     tune: TuneArgs,
-    /// Write the outputs by name to a NumPy archive
+    /// Write the outputs by name to a NumPy archive; - is standard output
     #[arg(long, value_name = "OUT.npz")]
     outputs: Option<PathBuf>,
     /// Compare with the arrays of a NumPy archive; each must be an output of the model
@@ -55,24 +56,27 @@ fn tolerance(text: &str) -> Result<f64, String> {
 /// Runs, writes and compares.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let mut progress = Progress::new();
-    let mut model = load(&args.model)?;
-    if let Some(out) = &args.outputs {
-        let inputs = args.inputs.files().chain([args.model.as_path()]).chain(args.expect.as_deref());
-        inputs.into_iter().try_for_each(|input| not_the_same(out, input, "--outputs"))?;
-    }
-    let given = args.inputs.read(&mut model)?;
+    let mut files = CommandFiles::new(false);
+    args.model.note(&mut files);
+    args.inputs.note(&mut files);
+    args.expect.iter().for_each(|path| files.reads(path));
+    let outputs = args.outputs.as_deref().map(|path| files.output("--outputs", path)).transpose()?;
+    outputs.iter().try_for_each(|target| refuse_terminal("--outputs", target))?;
+    args.tune.note(&mut files)?;
+    let mut model = args.model.load(&mut files)?;
+    let given = args.inputs.read(&mut model, &mut files)?;
     let expected = args.expect.as_deref().map(|path| expected(path, &model)).transpose()?;
-    let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
+    let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(args.model.name());
     progress.show(|| "compiling".into());
     let options = args.tune.apply(args.engine, args.compile.options()?, &model, &given, &mut progress)?;
     let runner = fcc::Engine::from(args.engine).prepare(&model, &options).map_err(in_file)?;
     progress.show(|| "running".into());
     let made = runner.run(&given).map_err(in_file)?;
     progress.clear();
-    if let Some(path) = &args.outputs {
-        write(path, &made)?;
+    if let Some(target) = &outputs {
+        write(&files, target, &made)?;
     }
-    let mut out = Out::new();
+    let mut out = files.told();
     match expected {
         Some(expected) => {
             let tolerance = Tolerance { rtol: args.rtol, atol: args.atol };
@@ -140,12 +144,16 @@ fn compare(
 }
 
 /// Outputs as arrays: sequences become `name.0`, `name.1`, …; an empty optional is left out.
-fn write(path: &Path, made: &Values) -> Result<(), Failure> {
+fn write(files: &CommandFiles, target: &Target, made: &Values) -> Result<(), Failure> {
     let mut arrays: Vec<(String, &Tensor)> = vec![];
     for (name, value) in made {
-        collect(name, value, &mut arrays).map_err(|e| e.in_file(path))?;
+        collect(name, value, &mut arrays)?;
     }
-    Ok(fcc_onnx::write_npz(path, arrays.iter().map(|(name, t)| (name.as_str(), *t)))?)
+    let arrays = arrays.iter().map(|(name, t)| (name.as_str(), *t));
+    match target {
+        Target::File(path) => Ok(fcc_onnx::write_npz(path, arrays)?),
+        Target::Stdout => files.write(target, &fcc_onnx::to_npz_bytes(arrays)?),
+    }
 }
 
 fn collect<'v>(name: &str, value: &'v Value, arrays: &mut Vec<(String, &'v Tensor)>) -> Result<(), Failure> {

@@ -1,11 +1,11 @@
 //! `fcc summary`: layers, output shapes, parameters, operations, memory.
 use super::Failure;
-use super::common::{SetArg, load};
+use super::common::{ModelArg, SetArg};
+use super::files::CommandFiles;
 use super::out::{Out, grouped, table};
 use fcc_ir::summary::{Summary, summary};
 use fcc_ir::{Dim, ValueType};
 use serde_json::{Value as Json, json};
-use std::path::PathBuf;
 
 /// Show the layers of a model: output shapes, parameters, FLOPs, memory
 ///
@@ -16,8 +16,8 @@ use std::path::PathBuf;
   fcc summary model.onnx
   fcc summary model.onnx --set batch=1 --json")]
 pub struct Args {
-    /// The model, .onnx or .onnxtxt
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArg,
     #[command(flatten)]
     set: SetArg,
     /// Print JSON
@@ -27,9 +27,9 @@ pub struct Args {
 
 /// Prints the table.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut model = load(&args.model)?;
+    let mut model = args.model.load(&mut CommandFiles::default())?;
     args.set.apply(&mut model)?;
-    let summary = summary(&model).map_err(|e| Failure::from(e).in_file(&args.model))?;
+    let summary = summary(&model).map_err(|e| Failure::from(e).in_file(args.model.name()))?;
     let mut out = Out::new();
     if args.json {
         out.json(&as_json(&summary))?;

@@ -24,6 +24,9 @@ pub struct Args {
     engine: EngineArg,
     #[command(flatten)]
     compile: CompileArgs,
+    /// Read external data through symbolic and hard links, as package caches have them
+    #[arg(long)]
+    follow_links: bool,
     /// Print {"cases":[{"name","status","reason"}]}; status is passed, failed or unsupported
     #[arg(long)]
     json: bool,
@@ -32,6 +35,7 @@ pub struct Args {
 /// Runs every case.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let options = args.compile.options()?;
+    let load = fcc_onnx::LoadOptions { follow_links: args.follow_links, ..Default::default() };
     let folders = cases::find(&args.folders).map_err(Failure::input)?;
     // a panic in a case is its outcome: what the hook would print has no place in between
     std::panic::set_hook(Box::new(|_| {}));
@@ -40,7 +44,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(folders.len());
     for folder in &folders {
         progress.show(|| format!("{} of {}: {}", outcomes.len() + 1, folders.len(), folder.display()));
-        let outcome = cases::run(folder, args.engine.into(), &options);
+        let outcome = cases::run(folder, args.engine.into(), &options, &load);
         if !args.json && outcome.status != Status::Passed {
             progress.clear();
             let status = if outcome.status == Status::Failed { "failed" } else { "unsupported" };

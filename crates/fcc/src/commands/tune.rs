@@ -1,4 +1,5 @@
 //! `--tune`: the fastest kernels, measured on this machine and kept in a file.
+use super::files::CommandFiles;
 use super::out::warn;
 use super::progress::Progress;
 use super::{EngineArg, Failure};
@@ -27,6 +28,22 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 impl TuneArgs {
+    /// Notes the file: it is written unless nothing is to be measured.
+    pub fn note(&self, files: &mut CommandFiles) -> Result<(), Failure> {
+        match &self.tune {
+            Some(path) if self.measures() => files.file("--tune", path),
+            Some(path) => {
+                files.reads(path);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn measures(&self) -> bool {
+        self.tune_seconds != Some(0.0)
+    }
+
     /// The options with the choices of the file, after what was missing has been measured and written to it.
     pub fn apply(
         &self,
@@ -43,12 +60,11 @@ impl TuneArgs {
             ));
         }
         let saved = fcc::load_choices(path).map_err(Failure::input)?;
-        let measures = self.tune_seconds != Some(0.0);
-        if saved.is_none() && !measures {
+        if saved.is_none() && !self.measures() {
             return Err(Failure::input("got no such file, wanted one that has been tuned").in_file(path));
         }
         options.choices = Some(Arc::new(saved.unwrap_or_default()));
-        if !measures {
+        if !self.measures() {
             return Ok(options);
         }
         let limit = self.tune_seconds.map(Duration::from_secs_f64);

@@ -3,9 +3,9 @@ mod measured;
 mod table;
 mod trace;
 
-use super::common::{load, not_the_same};
+use super::common::ModelArg;
+use super::files::CommandFiles;
 use super::inputs::InputArgs;
-use super::out::Out;
 use super::progress::Progress;
 use super::{CompileArgs, EngineArg, Failure, TuneArgs};
 use fcc_ir::interp::Values;
@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 
 A trace opens in chrome://tracing and in Perfetto: one track for the steps, one for each thread.")]
 pub struct Args {
-    /// The model, .onnx or .onnxtxt
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArg,
     #[command(flatten)]
     inputs: InputArgs,
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub struct Args {
     /// Show only the N steps that take longest
     #[arg(long, value_name = "N", conflicts_with = "json")]
     top: Option<usize>,
-    /// Write the times of steps and of the tasks of each thread in the Chrome trace-event format
+    /// Write the times of steps and of the tasks of each thread in the Chrome trace-event format; - is standard output
     #[arg(long, value_name = "FILE.json")]
     trace: Option<PathBuf>,
     /// How many runs the trace shows
@@ -61,25 +61,24 @@ const MOST_RUNS: usize = 10_000;
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let mut progress = Progress::new();
-    let mut model = load(&args.model)?;
-    if let Some(trace) = &args.trace {
-        args.inputs
-            .files()
-            .chain([args.model.as_path()])
-            .try_for_each(|f| not_the_same(trace, f, "--trace"))?;
-    }
-    let values = args.inputs.read(&mut model)?;
-    let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(&args.model);
+    let mut files = CommandFiles::new(args.json);
+    args.model.note(&mut files);
+    args.inputs.note(&mut files);
+    let trace = args.trace.as_deref().map(|path| files.output("--trace", path)).transpose()?;
+    args.tune.note(&mut files)?;
+    let mut model = args.model.load(&mut files)?;
+    let values = args.inputs.read(&mut model, &mut files)?;
+    let in_file = |e: fcc_ir::Error| Failure::from(e).in_file(args.model.name());
     progress.show(|| "compiling".into());
     let options = args.tune.apply(EngineArg::Jit, args.compile.options()?, &model, &values, &mut progress)?;
     let compiled = fcc_jit::compile(&model, &options).map_err(in_file)?;
     progress.show(|| "first run".into());
     compiled.run(&values).map_err(in_file)?;
     let profiles = profiles(args, &compiled, &values, &mut progress).map_err(in_file)?;
-    if let Some(path) = &args.trace {
+    if let Some(target) = &trace {
         let runs: fcc_ir::Result<Vec<_>> = (0..args.trace_runs).map(|_| traced(&compiled, &values)).collect();
         let text = trace::trace(&runs.map_err(in_file)?).to_string();
-        fcc_onnx::write_file(path, text.as_bytes())?;
+        files.write(target, fcc_ir::printable_json(&text).as_bytes())?;
     }
     progress.clear();
     // on a CPU without vector code for the loop there is no peak to compare with
@@ -87,7 +86,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let peak = peak.and_then(|p| p.gflops(&Pool::new(options.threads), Duration::from_millis(50))).ok();
     let isa = Isa::within(options.isa);
     let measured = Measured::new(&profiles, isa, &options, peak);
-    let mut out = Out::new();
+    let mut out = files.told();
     if args.json {
         out.json(&measured.as_json())?;
     } else {

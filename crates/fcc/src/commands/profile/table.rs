@@ -65,8 +65,9 @@ fn operators(out: &mut Out, m: &Measured, share: &dyn Fn(f64) -> String) -> Resu
 fn summary(out: &mut Out, m: &Measured, sum: f64) -> Result<(), Failure> {
     let peak = m.peak.map_or("not known".into(), |p| format!("{p:.0} GFLOP/s"));
     let threads = m.options.threads.max(1);
+    out.line("")?;
     out.line(format_args!(
-        "\nrun {:.3} ms, median of {}; outside the steps {:.1} us; peak {peak} ({}, threads: {threads}, precision {})",
+        "run {:.3} ms, median of {}; outside the steps {:.1} us; peak {peak} ({}, threads: {threads}, precision {})",
         m.run_us / 1e3,
         m.runs,
         (m.run_us - sum).max(0.0),

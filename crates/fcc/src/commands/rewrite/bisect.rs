@@ -1,8 +1,8 @@
 //! `--bisect`: the first rewrite after which the model is no longer right.
 use super::super::Failure;
-use super::super::common::load;
+use super::super::files::CommandFiles;
 use super::super::out::Out;
-use super::dump::Dump;
+use super::dump::{self, Dump};
 use super::verification::{Verified, compare};
 use super::{Args, limits, passes};
 use fcc_ir::{Error, Model};
@@ -16,7 +16,13 @@ use std::process::{Command, Stdio};
 /// Searches, and says what it found: nothing is exit code 0, a rewrite is 1.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let steps = passes(args)?;
-    let mut model = load(&args.model)?;
+    let mut files = CommandFiles::new(args.json);
+    args.model.note(&mut files);
+    args.check.iter().for_each(|program| files.reads(program));
+    if let Some(folder) = &args.dump {
+        dump::claim(&mut files, folder, ["before", "after"])?;
+    }
+    let mut model = args.model.load(&mut files)?;
     args.set.apply(&mut model)?;
     let options = args.compile.options()?;
     let mut good = |rewritten: &Model| match &args.check {
@@ -24,7 +30,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None => is_verified(&options, &model, rewritten),
     };
     let found = bisect(&model, &steps, &limits(args), &mut good)
-        .map_err(|e| Failure::from(e).in_file(&args.model))?;
+        .map_err(|e| Failure::from(e).in_file(args.model.name()))?;
     let mut out = Out::new();
     if args.json {
         out.json(&json!({ "first_bad": found }))?;
@@ -34,7 +40,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let Some(number) = found.and_then(|row| row.number) else { return out.finish() };
     if let Some(folder) = &args.dump {
-        dump(folder, args, &model, &steps, number)?;
+        dump_both(folder, args, &model, &steps, number)?;
     }
     out.finish()?;
     Err(Failure::Check)
@@ -71,7 +77,7 @@ fn accepts(program: &Path, model: &Model) -> fcc_ir::Result<bool> {
 }
 
 /// The model before and after the rewrite of this number.
-fn dump(folder: &Path, args: &Args, model: &Model, steps: &[Pass], number: u64) -> Result<(), Failure> {
+fn dump_both(folder: &Path, args: &Args, model: &Model, steps: &[Pass], number: u64) -> Result<(), Failure> {
     let mut files = Dump::new(folder)?;
     for (name, stop_after) in [("before", number - 1), ("after", number)] {
         let mut copy = model.clone();

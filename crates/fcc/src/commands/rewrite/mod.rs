@@ -4,20 +4,21 @@ mod dump;
 mod proofs;
 mod verification;
 
-use super::common::{SetArg, load, not_the_same};
+use super::common::{ModelArg, SetArg};
+use super::files::{CommandFiles, Target, refuse_terminal};
 use super::out::{Out, complain};
 use super::progress::Progress;
 use super::{CompileArgs, Failure};
 use dump::Dump;
-use fcc_ir::Model;
 use fcc_ir::text::{PrintOptions, print};
-use fcc_onnx::{SaveOptions, write_file};
+use fcc_ir::{Model, printable_json};
+use fcc_onnx::{SaveOptions, data_path};
 use fcc_rewrite::dense::{self, Padding, Windows};
 use fcc_rewrite::passes::{Pass, default_passes, named, names, without};
 use fcc_rewrite::{Limits, Moment, Report, Site};
 use proofs::Proofs;
 use serde_json::{Value as Json, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use verification::{Verified, compare};
 
 /// Rewrite a model and write it back as ONNX
@@ -41,9 +42,9 @@ use verification::{Verified, compare};
 `fcc rules` lists the rules. Exit code 1 if the rewritten model differs from the original or a
 proof fails; then nothing is written. --bisect writes no model; exit code 1 if it finds a rewrite.")]
 pub struct Args {
-    /// The model, .onnx or .onnxtxt
-    model: PathBuf,
-    /// Where to write; text if it ends in .onnxtxt [default: MODEL.fcc.onnx beside the input]
+    #[command(flatten)]
+    model: ModelArg,
+    /// Where to write; text if it ends in .onnxtxt; - is standard output [default: MODEL.fcc.onnx beside the input]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
     /// Apply this rule or group of rules; several in the order given; `none` only loads and saves
@@ -86,7 +87,7 @@ pub struct Args {
     /// Decline Convs with a kernel of more than N in any direction
     #[arg(long, value_name = "N")]
     max_kernel: Option<usize>,
-    /// Write what was rewritten and declined, one row a node
+    /// Write what was rewritten and declined, one row a node; - is standard output
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
     /// Put large initializers into a file of their own beside the model
@@ -117,24 +118,31 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return bisect::run(args);
     }
     let passes = passes(args)?;
-    let target = target(args)?;
-    let mut model = load(&args.model)?;
+    let mut files = CommandFiles::new(args.json);
+    args.model.note(&mut files);
+    let target = target(args, &mut files)?;
+    let report = args.report.as_deref().map(|path| files.output("--report", path)).transpose()?;
+    if let Some(folder) = &args.dump {
+        let names = std::iter::once("input").chain(passes.iter().map(|p| p.name));
+        dump::claim(&mut files, folder, names)?;
+    }
+    let mut model = args.model.load(&mut files)?;
     args.set.apply(&mut model)?;
     let outcome = outcome(args, &mut model, &passes)?;
-    if let Some(path) = &args.report {
+    if let Some(target) = &report {
         let mut text = serde_json::to_string_pretty(&as_json(&outcome)).unwrap_or_default();
         text.push('\n');
-        write_file(path, text.as_bytes())?;
+        files.write(target, printable_json(&text).as_bytes())?;
     }
-    let mut out = Out::new();
+    let mut out = files.told();
     let told = tell(&mut out, args, &outcome);
     if told.is_err() {
         out.flush();
         return told;
     }
-    let bytes = write(args, &model, &target)?;
-    if !args.json {
-        out.line(format_args!("wrote {} ({bytes} bytes)", target.display()))?;
+    let bytes = write(args, &model, &target, &files)?;
+    if let (Target::File(path), false) = (&target, args.json) {
+        out.line(format_args!("wrote {} ({bytes} bytes)", path.display()))?;
     }
     out.finish()
 }
@@ -165,7 +173,7 @@ fn make_dense(
     model: &mut Model,
     progress: &mut Progress,
 ) -> Result<Windows, Failure> {
-    let in_file = |e: Failure| e.in_file(&args.model);
+    let in_file = |e: Failure| e.in_file(args.model.name());
     let padding = if args.keep_padding { Padding::Keep } else { Padding::Decline };
     let made = dense::dense(model, padding).map_err(|d| {
         let pads = d.what.starts_with("pads of ") || d.what.starts_with("ceil_mode of ");
@@ -221,14 +229,27 @@ fn passes(args: &Args) -> Result<Vec<Pass>, Failure> {
     Ok(passes)
 }
 
-fn target(args: &Args) -> Result<PathBuf, Failure> {
-    if args.in_place {
-        return Ok(args.model.clone());
-    }
-    let target = args.output.clone().unwrap_or_else(|| args.model.with_extension("fcc.onnx"));
-    not_the_same(&target, &args.model, "-o (or give --in-place)")?;
-    if let Some(report) = &args.report {
-        not_the_same(report, &args.model, "--report")?;
+/// Where the model goes. Takes the file of its external data too, where there is to be one.
+fn target(args: &Args, files: &mut CommandFiles) -> Result<Target, Failure> {
+    let target = if args.in_place {
+        let path = args.model.file("--in-place")?;
+        files.in_place(path)?;
+        Target::File(path.into())
+    } else if let Some(path) = &args.output {
+        files.output("-o", path)?
+    } else {
+        let path = args.model.file("-o is not given")?.with_extension("fcc.onnx");
+        files.output("-o", &path)?
+    };
+    refuse_terminal("-o", &target)?;
+    match &target {
+        Target::File(path) if args.external_data && args.in_place => files.in_place(&data_path(path)?)?,
+        Target::File(path) if args.external_data => files.file("--external-data", &data_path(path)?)?,
+        Target::File(_) => {}
+        Target::Stdout if args.external_data => {
+            return Err(Failure::input("--external-data: got standard output, wanted a file for the model"));
+        }
+        Target::Stdout => {}
     }
     Ok(target)
 }
@@ -275,22 +296,26 @@ fn rewrite(args: &Args, model: &mut Model, passes: &[Pass]) -> Result<(Report, O
             complain(&e.to_string());
             Err(Failure::Check)
         }
-        (Err(e), _) => Err(Failure::from(e).in_file(&args.model)),
+        (Err(e), _) => Err(Failure::from(e).in_file(args.model.name())),
     }
 }
 
-fn write(args: &Args, model: &Model, target: &Path) -> Result<u64, Failure> {
-    if target.extension().is_some_and(|e| e == "onnxtxt") {
+fn write(args: &Args, model: &Model, target: &Target, files: &CommandFiles) -> Result<u64, Failure> {
+    let path = match target {
+        Target::Stdout => {
+            let bytes = fcc_onnx::to_bytes(model)?;
+            files.write(target, &bytes)?;
+            return Ok(bytes.len() as u64);
+        }
+        Target::File(path) => path,
+    };
+    if path.extension().is_some_and(|e| e == "onnxtxt") {
         let text = print(model, &PrintOptions::whole());
-        write_file(target, text.as_bytes())?;
+        files.write(target, text.as_bytes())?;
         return Ok(text.len() as u64);
     }
-    let options = SaveOptions {
-        external_data: args.external_data,
-        input: Some(args.model.clone()),
-        overwrite_input: args.in_place,
-    };
-    let saved = fcc_onnx::save(model, target, &options)?;
+    let options = SaveOptions { external_data: args.external_data, keep: files.keep(path) };
+    let saved = fcc_onnx::save(model, path, &options)?;
     Ok(saved.model_bytes + saved.data.map_or(0, |(_, bytes)| bytes))
 }
 
