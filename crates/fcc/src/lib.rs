@@ -36,8 +36,8 @@ pub use error::Error;
 pub use fcc_ir::interp::{Values, run as interpret};
 pub use fcc_ir::{Model, Tensor, Value};
 pub use fcc_jit::tune::tune;
-pub use fcc_onnx::LoadOptions;
 pub use fcc_jit::{Choices, CompiledModel, Isa, Options as CompileOptions, Precision, compile};
+pub use fcc_onnx::LoadOptions;
 pub use fcc_rewrite::Report;
 
 /// Reads a model from an ONNX file and verifies it. Its weights stay in the mapped file.

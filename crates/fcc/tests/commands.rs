@@ -214,7 +214,10 @@ fn the_input_is_not_replaced_unasked() {
     std::os::unix::fs::symlink(&model, &linked).unwrap();
     for target in [path, linked.to_str().unwrap(), &format!("{}/./m.onnx", dir.path().display())] {
         let refusal = fcc(["rewrite", path, "-o", target]).refusal();
-        assert!(refusal.contains("-o (or give --in-place): got a file that is read, wanted another"), "{refusal}");
+        assert!(
+            refusal.contains("-o (or give --in-place): got a file that is read, wanted another"),
+            "{refusal}"
+        );
     }
     assert_eq!(std::fs::read(&model).unwrap(), before);
     fcc(["rewrite", path, "--in-place"]).ok();

@@ -229,7 +229,8 @@ fn no_output_replaces_inputs_of_a_run() {
     }
     let (given, want) = (at("in.npz"), at("want.npz"));
     for target in [&given, &want] {
-        let refusal = fcc(["run", model, "--inputs", &given, "--expect", &want, "--outputs", target]).refusal();
+        let refusal =
+            fcc(["run", model, "--inputs", &given, "--expect", &want, "--outputs", target]).refusal();
         assert!(refusal.contains("--outputs: got a file that is read"), "{refusal}");
     }
     assert_eq!(contents(dir.path()), before);
@@ -259,14 +260,8 @@ fn two_outputs_are_two_files() {
         ),
         (vec!["run", model, "--outputs", &x, "--tune", &x], "--tune: got the file that --outputs writes"),
         (vec!["profile", model, "--trace", &x, "--tune", &x], "--tune: got the file that --trace writes"),
-        (
-            vec!["rewrite", model, "-o", "-", "--report", "-"],
-            "--report: got standard output, which -o has",
-        ),
-        (
-            vec!["rewrite", model, "--json", "-o", "-"],
-            "-o: got standard output, which --json has",
-        ),
+        (vec!["rewrite", model, "-o", "-", "--report", "-"], "--report: got standard output, which -o has"),
+        (vec!["rewrite", model, "--json", "-o", "-"], "-o: got standard output, which --json has"),
         (
             vec!["profile", model, "--json", "--trace", "/dev/stdout"],
             "--trace: got standard output, which --json has",
@@ -323,7 +318,8 @@ fn a_dash_is_standard_input_and_output() {
     let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
     assert!(!report["rows"].as_array().unwrap().is_empty());
     assert!(told.contains("linear-to-full-kernel-conv") && told.contains("wrote "), "{told}");
-    let (arrays, _, code) = piped(&["run", "-", "--random", "1", "--set", "batch=1", "--outputs", "-"], &model);
+    let (arrays, _, code) =
+        piped(&["run", "-", "--random", "1", "--set", "batch=1", "--outputs", "-"], &model);
     assert_eq!(code, 0);
     std::fs::write(dir.path().join("y.npz"), arrays).unwrap();
     assert_eq!(fcc_onnx::read_npz(dir.path().join("y.npz")).unwrap().len(), 1);
@@ -409,7 +405,8 @@ fn the_longest_names_work() {
         fcc(args.iter().copied().chain([report.to_str().unwrap()])).ok();
         // NAME.data is longer than a name can be: said before the work
         if len > 250 {
-            let refusal = fcc(["rewrite", model.to_str().unwrap(), "--in-place", "--external-data"]).refusal();
+            let refusal =
+                fcc(["rewrite", model.to_str().unwrap(), "--in-place", "--external-data"]).refusal();
             assert!(refusal.contains(".onnx.data: cannot write: "), "{refusal}");
         }
     }

@@ -76,9 +76,7 @@ impl CommandFiles {
     pub fn file(&mut self, option: &'static str, path: &Path) -> Result<(), Failure> {
         match self.output(option, path)? {
             Target::File(_) => Ok(()),
-            Target::Stdout => {
-                Err(Failure::input(format!("{option}: got standard output, wanted a file")))
-            }
+            Target::Stdout => Err(Failure::input(format!("{option}: got standard output, wanted a file"))),
         }
     }
 
