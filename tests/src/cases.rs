@@ -10,5 +10,5 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>, String> {
 
 /// Runs a case in the interpreter. Inference must not contradict any value that the run makes.
 pub fn interpret(case: &Path) -> Outcome {
-    fcc::cases::run(case, Engine::Interpreter, &fcc_jit::Options::with_threads(1), &Default::default())
+    fcc::cases::run(case, Engine::Interpreter, &fcc_jit::Options::with_threads(1))
 }

@@ -84,8 +84,12 @@ pub fn find(folders: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
 
 /// Runs one case. In the interpreter, inference must not contradict any value either.
 /// Never panics: a panic inside is a failed case.
-/// `load` says how the model is read.
-pub fn run(
+pub fn run(folder: &Path, engine: Engine, options: &fcc_jit::Options) -> Outcome {
+    run_with(folder, engine, options, &fcc_onnx::LoadOptions::default())
+}
+
+/// As [`run`]; `load` says how the model is read.
+pub fn run_with(
     folder: &Path,
     engine: Engine,
     options: &fcc_jit::Options,

@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(folders.len());
     for folder in &folders {
         progress.show(|| format!("{} of {}: {}", outcomes.len() + 1, folders.len(), folder.display()));
-        let outcome = cases::run(folder, args.engine.into(), &options, &load);
+        let outcome = cases::run_with(folder, args.engine.into(), &options, &load);
         if !args.json && outcome.status != Status::Passed {
             progress.clear();
             let status = if outcome.status == Status::Failed { "failed" } else { "unsupported" };
