@@ -52,7 +52,7 @@ fn celu<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {
 fn elu<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {
     if x > T::ZERO { x } else { alpha * x.exp_m1() }
 }
-fn gelu<T: Real>(x: T, [tanh, _]: [T; 2]) -> T {
+pub(crate) fn gelu<T: Real>(x: T, [tanh, _]: [T; 2]) -> T {
     let half = T::of(0.5);
     if tanh != T::ZERO {
         let scale = T::from_f64((2.0 / std::f64::consts::PI).sqrt());
@@ -88,7 +88,7 @@ fn shrink<T: Real>(x: T, [bias, lambd]: [T; 2]) -> T {
         T::ZERO
     }
 }
-fn swish<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {
+pub(crate) fn swish<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {
     x * sigmoid(alpha * x)
 }
 fn thresholded_relu<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {

@@ -34,7 +34,7 @@ pub fn params(node: &OpNode, rank: usize) -> Result<LayerNormParams> {
 }
 
 /// Shape of the statistics: ones from `axis` on.
-fn reduced<T: Clone>(shape: &[T], axis: usize, one: T) -> Vec<T> {
+pub(crate) fn reduced<T: Clone>(shape: &[T], axis: usize, one: T) -> Vec<T> {
     shape.iter().take(axis).cloned().chain(shape.iter().skip(axis).map(|_| one.clone())).collect()
 }
 

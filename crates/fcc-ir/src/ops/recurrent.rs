@@ -78,7 +78,7 @@ pub struct Activation {
 }
 
 impl Function {
-    fn parse(name: &str) -> Result<Function> {
+    pub(crate) fn parse(name: &str) -> Result<Function> {
         use Function::*;
         let all = [
             ("relu", Relu),
@@ -98,7 +98,7 @@ impl Function {
         found.map(|f| f.1).ok_or_else(|| Error::mismatch("attribute `activations`", name, "a known function"))
     }
     /// Defaults of alpha and beta; `None` where the function has none.
-    fn defaults(self) -> (Option<f32>, Option<f32>) {
+    pub(crate) fn defaults(self) -> (Option<f32>, Option<f32>) {
         use Function::*;
         match self {
             Relu | Tanh | Sigmoid | Softsign | Softplus => (None, None),

@@ -1,6 +1,6 @@
 //! `RotaryEmbedding`. <https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html>
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
-use crate::ops::numeric::{Num, with_real};
+use crate::ops::numeric::{Num, Real, with_real};
 use crate::{Error, OpNode, Result, Tensor, Value};
 
 /// `RotaryEmbedding`.
@@ -66,6 +66,24 @@ impl RotaryProblem {
         };
         row * self.head_size
     }
+    /// Turns x in place; `rows` names the row of the caches for each token `[batch, sequence]`.
+    pub(crate) fn rotate<T: Real>(&self, x: &mut [T], rows: &[usize], cos: &[T], sin: &[T]) {
+        let half = self.rotated / 2;
+        for b in 0..self.batch {
+            for s in 0..self.sequence {
+                let row = rows[b * self.sequence + s] * half;
+                for h in 0..self.heads {
+                    let head = &mut x[self.offset(b, s, h)..][..self.head_size];
+                    for i in 0..half {
+                        let (one, two) = if self.interleaved { (2 * i, 2 * i + 1) } else { (i, half + i) };
+                        let (re, im, c, s) = (head[one], head[two], cos[row + i], sin[row + i]);
+                        head[one] = c * re - s * im;
+                        head[two] = s * re + c * im;
+                    }
+                }
+            }
+        }
+    }
     /// The row of the caches for each token `[batch, sequence]`.
     fn rows(&self, cache: &Tensor, positions: Option<&Tensor>) -> Result<Vec<usize>> {
         let half = self.rotated / 2;
@@ -116,23 +134,9 @@ impl Operator for RotaryEmbedding {
             return Err(Error::mismatch("shape of sin_cache", format!("{:?}", sin.shape()), wanted));
         }
         let rows = p.rows(cos, cx.opt_tensor(3)?)?;
-        let half = p.rotated / 2;
         with_real!(x.dtype(), T => {
-            let (mut y, cos, sin) = (T::load(x)?.into_owned(), T::load(cos)?, T::load(sin)?);
-            for b in 0..p.batch {
-                for s in 0..p.sequence {
-                    let row = rows[b * p.sequence + s] * half;
-                    for h in 0..p.heads {
-                        let head = &mut y[p.offset(b, s, h)..][..p.head_size];
-                        for i in 0..half {
-                            let (one, two) = if p.interleaved { (2 * i, 2 * i + 1) } else { (i, half + i) };
-                            let (re, im, c, s) = (head[one], head[two], cos[row + i], sin[row + i]);
-                            head[one] = c * re - s * im;
-                            head[two] = s * re + c * im;
-                        }
-                    }
-                }
-            }
+            let mut y = T::load(x)?.into_owned();
+            p.rotate(&mut y, &rows, &T::load(cos)?, &T::load(sin)?);
             Ok(vec![T::store(x.dtype(), x.shape(), y)?.into()])
         })
     }

@@ -6,7 +6,7 @@ use crate::convert;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, unsupported_dtype};
 use crate::ops::integer::{centred, requantize};
 use crate::ops::quantize::{integer_range, saturate};
-use crate::ops::{Op, activation, binary, concat, gemm, global_pool, pool, unary};
+use crate::ops::{Op, activation, binary, broadcast, concat, gemm, global_pool, pool, softmax, unary};
 use crate::{DType, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// How the inputs of an operator stand.
@@ -60,9 +60,16 @@ pub static AVERAGE_POOL: QLinear = QLinear {
 pub static CONCAT: QLinear =
     QLinear { name: "QLinearConcat", layout: Layout::OutputFirst, inner: (Op::Concat, &concat::Concat, 13) };
 
+/// `QLinearSoftmax`: of the opset that its attribute `opset` names.
+pub static SOFTMAX: QLinear = QLinear {
+    name: "QLinearSoftmax",
+    layout: Layout::InputsFirst(1),
+    inner: (Op::Softmax, &softmax::SOFTMAX, 13),
+};
+
 /// The operators of this module by name.
 pub static ALL: &[&QLinear] =
-    &[&ADD, &MUL, &SIGMOID, &LEAKY_RELU, &GLOBAL_AVERAGE_POOL, &AVERAGE_POOL, &CONCAT];
+    &[&ADD, &MUL, &SIGMOID, &LEAKY_RELU, &GLOBAL_AVERAGE_POOL, &AVERAGE_POOL, &CONCAT, &SOFTMAX];
 
 impl QLinear {
     /// The slots of `(x, scale, zero point)` of each input and of `(scale, zero point)` of the output.
@@ -92,7 +99,8 @@ impl QLinear {
         inner.op = op;
         inner.domain = String::new();
         inner.op_type = operator.schema().name.into();
-        inner.version = version;
+        // only `QLinearSoftmax` has the attribute
+        inner.version = node.attrs.int_or("opset", version)?;
         inner.n_inputs = self.slots(node.n_inputs as usize)?.0.len() as u32;
         Ok(inner)
     }
@@ -223,6 +231,42 @@ impl Operator for QGemm {
     }
 }
 
+/// `QLinearWhere`: condition, then value, scale and zero point of X, of Y, and scale and zero point of the output.
+pub struct QLinearWhere;
+
+impl Operator for QLinearWhere {
+    fn schema(&self) -> Schema {
+        Schema { name: "QLinearWhere", domain: DOMAIN, since: &[1], inputs: (9, 9), outputs: (1, 1) }
+    }
+    fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        let shapes = [cx.shape(0)?, cx.shape(1)?, cx.shape(4)?];
+        let dtype = cx.dtype(1)?;
+        let [Some(c), Some(x), Some(y)] = shapes else { return Ok(vec![TensorType::unranked(dtype).into()]) };
+        Ok(vec![TensorType { dtype, shape: Some(broadcast::dims(&[c, x, y])?) }.into()])
+    }
+    fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
+        let (c, x, y) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(4)?);
+        if y.dtype() != x.dtype() {
+            return Err(Error::mismatch("element type of Y", y.dtype(), x.dtype()));
+        }
+        let range = integer_range(x.dtype()).ok_or_else(|| unsupported_dtype(x.dtype()))?;
+        let real = |t: &Tensor, at: usize| {
+            let (s, z) = (scale(cx.tensor(at)?)?, zero(cx.opt_tensor(at + 1)?)?);
+            Ok::<_, Error>(convert::to_f64s(t)?.iter().map(|v| (v - z) as f32 * s).collect::<Vec<f32>>())
+        };
+        let (on, left, right) = (c.as_bools()?, real(x, 2)?, real(y, 5)?);
+        let (s, z) = (scale(cx.tensor(7)?)?, zero(cx.opt_tensor(8)?)?);
+        let shape = broadcast::shape(&[c.shape(), x.shape(), y.shape()])?;
+        let strides = [c, x, y].map(|t| broadcast::strides(t.shape(), &shape));
+        let mut out = vec![];
+        broadcast::for_each(&shape, [&strides[0], &strides[1], &strides[2]], |[i, j, k]| {
+            let v = if on[i] { left[j] } else { right[k] };
+            out.push(saturate(f64::from(v / s), z, range));
+        });
+        Ok(vec![convert::from_i64s(x.dtype(), shape, out)?.into()])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,5 +302,31 @@ mod tests {
         let y = eval_in("com.microsoft", "QGemm", Attrs::new().with("transB", 1i64), &inputs, 1).unwrap();
         // (2 1 + 4 2 + 100) * 2 + 7, (2 3 + 4 4 - 100) * 2 + 7
         assert_eq!(y[0].as_tensor().unwrap().as_slice::<u8>().unwrap()[..], [227, 0]);
+    }
+
+    #[test]
+    fn a_softmax_follows_its_opset_and_a_choice_its_condition() {
+        let (s, z) = (|v: f32| Some(Tensor::scalar(v)), |v: u8| Some(Tensor::scalar(v)));
+        let x = Some(Tensor::new([2, 2], vec![0u8, 0, 255, 255]).unwrap());
+        let run = |opset: i64| {
+            let attrs = Attrs::new().with("axis", 0i64).with("opset", opset);
+            let y = eval_in(
+                "com.microsoft",
+                "QLinearSoftmax",
+                attrs,
+                &[x.clone(), s(1.0), z(0), s(1.0 / 256.0), z(0)],
+                1,
+            );
+            y.unwrap()[0].as_tensor().unwrap().as_slice::<u8>().unwrap().to_vec()
+        };
+        assert_eq!(run(13), [0, 0, 255, 255]);
+        // all behind the axis are one
+        assert_eq!(run(12), [0, 0, 128, 128]);
+        let on = Some(Tensor::from_bools([2], [true, false]).unwrap());
+        let (a, b) =
+            (Some(Tensor::new([1], vec![5u8]).unwrap()), Some(Tensor::new([2], vec![1u8, 2]).unwrap()));
+        let inputs = [on, a, s(0.5), z(1), b, s(4.0), z(0), s(1.0), z(10)];
+        let y = eval_in("com.microsoft", "QLinearWhere", Attrs::new(), &inputs, 1).unwrap();
+        assert_eq!(y[0].as_tensor().unwrap().as_slice::<u8>().unwrap()[..], [12, 18]);
     }
 }
