@@ -61,7 +61,7 @@ pub(crate) fn gelu<T: Real>(x: T, [tanh, _]: [T; 2]) -> T {
     }
     half * x * (T::ONE + (x * T::from_f64(std::f64::consts::FRAC_1_SQRT_2)).erf())
 }
-fn hard_sigmoid<T: Real>(x: T, [alpha, beta]: [T; 2]) -> T {
+pub(crate) fn hard_sigmoid<T: Real>(x: T, [alpha, beta]: [T; 2]) -> T {
     let y = alpha * x + beta;
     if y < T::ZERO {
         T::ZERO

@@ -3,10 +3,11 @@
 use super::{DOMAIN, wrong_shape};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::Op;
+use crate::ops::activation::hard_sigmoid;
 use crate::ops::conv::{self, Conv};
 use crate::ops::gemm::Gemm;
 use crate::ops::matmul::{self, MatMulProblem};
-use crate::ops::numeric::{Num, Real, with_real};
+use crate::ops::numeric::{Num, with_real};
 use crate::ops::recurrent::{Activation, Function};
 use crate::ops::transpose::transpose;
 use crate::{Error, OpNode, Result, Tensor, TensorType, Value};
@@ -143,10 +144,7 @@ impl Applied {
                     let (low, high) = (T::from_f64(f64::from(low)), T::from_f64(f64::from(high)));
                     if v < low { low } else if v > high { high } else { v }
                 }
-                Applied::HardSwish => {
-                    let part = v * T::from_f64(1.0 / 6.0) + T::of(0.5);
-                    v * if part < T::ZERO { T::ZERO } else if part > T::ONE { T::ONE } else { part }
-                }
+                Applied::HardSwish => v * hard_sigmoid(v, [T::from_f64(1.0 / 6.0), T::from_f64(0.5)]),
             };
             y.iter_mut().for_each(|v| *v = f(*v));
             T::store(x.dtype(), x.shape(), y)
