@@ -1,10 +1,11 @@
-"""Writes the ONNX backend node tests as test-case folders that `fcc test` reads.
+"""Writes the ONNX backend tests as test-case folders that `fcc test` reads.
 
     .cache/venv/bin/python scripts/backend_cases.py [--out DIR]
 
 DIR (default .cache/node) gets one folder a case: NAME/model.onnx, NAME/test_data_set_0/{input,output}_N.pb
-and NAME/tol.json with the case's rtol and atol. The cases come from the pinned onnx package itself, and so do
-the 23 `simple` models, which go to DIR/../simple in the same form.
+and NAME/tol.json with the case's rtol and atol. The cases come from the pinned onnx package itself, and so do those
+of its other kinds, which go to folders beside DIR in the same form: simple, pytorch-converted, pytorch-operator, and
+real, the nine networks that the package carries with constant weights, with the input that its runner makes.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from common import NODE, read_json, write_json
+from common import NODE, write_json
 from onnx import TensorProto, numpy_helper
 
-NODE_CASES = 1884  # in onnx 1.23.2; another number means another package
+# In onnx 1.23.2; other numbers mean another package.
+NODE_CASES = 1884
+OTHER_CASES = {"simple": 23, "pytorch-converted": 82, "pytorch-operator": 35, "real": 9}
 
 
 def tensor_proto(value, name: str, elem_type: int) -> TensorProto:
@@ -93,30 +96,47 @@ def write_case(folder: Path, case) -> None:
     write_json(folder / "tol.json", {"rtol": case.rtol, "atol": case.atol})
 
 
-def copy_simple(source: Path, out: Path) -> int:
-    """The package's own `simple` test folders, with a tolerance file."""
+def write_real(folder: Path, case) -> None:
+    """A network of the package's own data: the input is the one that its runner makes, the output lies beside it."""
+    from onnx.backend.test.runner import Runner
+
+    source = Path(onnx.__file__).parent.parent / case.url
+    model = onnx.load(source)
+    given = {tensor.name for tensor in model.graph.initializer}
+    data = folder / "test_data_set_0"
+    data.mkdir(parents=True)
+    shutil.copy(source, folder / "model.onnx")
+    for index, info in enumerate(i for i in model.graph.input if i.name not in given):
+        value = Runner.generate_dummy_data(info, name=case.model_name)
+        (data / f"input_{index}.pb").write_bytes(numpy_helper.from_array(value, info.name).SerializeToString())
+    for index in range(len(model.graph.output)):
+        shutil.copy(source.with_name(f"{source.stem}_output_{index}.pb"), data / f"output_{index}.pb")
+
+
+def write_kind(kind: str, out: Path) -> None:
+    """The cases of one kind, with the tolerances that the package names."""
+    from onnx.backend.test.loader import load_model_tests
+
+    cases = load_model_tests(kind=kind)
+    if len(cases) != OTHER_CASES[kind]:
+        sys.exit(f"expected {OTHER_CASES[kind]} {kind} cases, got {len(cases)} from onnx {onnx.__version__}")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for case in cases:
+        folder = temporary / case.name
+        if case.model_dir is None:
+            write_real(folder, case)
+        else:
+            shutil.copytree(case.model_dir, folder)
+        write_json(folder / "tol.json", {"rtol": case.rtol, "atol": case.atol})
     shutil.rmtree(out, ignore_errors=True)
-    count = 0
-    for case in sorted(path for path in source.iterdir() if (path / "model.onnx").is_file()):
-        shutil.copytree(case, out / case.name)
-        data = case / "data.json"
-        given = read_json(data) if data.is_file() else {}
-        write_json(out / case.name / "tol.json", {"rtol": given.get("rtol", 1e-3), "atol": given.get("atol", 1e-7)})
-        count += 1
-    return count
+    temporary.rename(out)
+    print(f"{out}: {len(cases)} {kind} cases")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the ONNX backend node tests as folders.")
-    parser.add_argument("--out", type=Path, default=NODE)
-    parser.add_argument("--force", action="store_true", help="write again even if complete")
-    args = parser.parse_args()
-
-    stamp = args.out.parent / f"{args.out.name}.complete"
-    wanted = f"onnx {onnx.__version__} v2\n"
-    if not args.force and stamp.is_file() and stamp.read_text() == wanted:
-        print(f"{args.out}: complete")
-        return
+def write_node(out: Path) -> None:
+    """The node cases, which the package makes."""
     warnings.simplefilter("ignore")  # the cases themselves overflow and divide by zero on purpose
     from onnx.backend.test.case import node
 
@@ -125,15 +145,35 @@ def main() -> None:
     cases = node.collect_testcases()
     if len(cases) != NODE_CASES:
         sys.exit(f"expected {NODE_CASES} node cases, got {len(cases)} from onnx {onnx.__version__}")
-    temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     for case in cases:
         write_case(temporary / case.name, case)
-    shutil.rmtree(args.out, ignore_errors=True)
-    temporary.rename(args.out)
-    simple = copy_simple(Path(onnx.__file__).parent / "backend/test/data/simple", args.out.parent / "simple")
+    shutil.rmtree(out, ignore_errors=True)
+    temporary.rename(out)
+    print(f"{out}: {len(cases)} node cases")
+
+
+def complete(out: Path, version: str, force: bool, write) -> None:
+    """Writes a folder unless its stamp says that this version of it is there."""
+    stamp = out.parent / f"{out.name}.complete"
+    wanted = f"onnx {onnx.__version__} {version}\n"
+    if not force and stamp.is_file() and stamp.read_text() == wanted:
+        print(f"{out}: complete")
+        return
+    write()
     stamp.write_text(wanted)
-    print(f"{args.out}: {len(cases)} node cases, {simple} simple models")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the ONNX backend tests as folders.")
+    parser.add_argument("--out", type=Path, default=NODE)
+    parser.add_argument("--force", action="store_true", help="write again even if complete")
+    args = parser.parse_args()
+    complete(args.out, "v2", args.force, lambda: write_node(args.out))
+    for kind in OTHER_CASES:
+        out = args.out.parent / kind
+        complete(out, "v1", args.force, lambda kind=kind, out=out: write_kind(kind, out))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Runs the ONNX backend node tests through `fcc test`, in both engines, and holds them against the manifest.
+"""Runs the ONNX backend tests through `fcc test`, in both engines, and holds them against the manifest.
 
     .cache/venv/bin/python scripts/conformance.py [--engine jit|interpreter] [--propose] [PATTERN...]
 
-Cases: .cache/node (1884), .cache/simple (23), .cache/problems and fixtures/seeds. Manifest: tests/conformance/manifest.txt.
+Cases: the whole backend suite of the pinned onnx (.cache/node 1884, simple 23, pytorch-converted 82, pytorch-operator
+35, real 9: 2033 in all), .cache/problems and fixtures/seeds. Manifest: tests/conformance/manifest.txt.
 Fails on a case that does not pass and is not in the manifest, and on one that is in it and passes. --propose prints
 a manifest line for each case of the first kind. A crash of fcc is the failure of one case, not of the run.
 """
@@ -21,6 +22,8 @@ from pathlib import Path
 from common import CACHE, FIXTURES, NODE, ROOT, fcc_binary
 from manifest import ENGINES, Manifest
 
+# The kinds of the backend suite.
+SUITE = ("node", "simple", "pytorch-converted", "pytorch-operator", "real")
 CHUNK = 200
 SECONDS_PER_CASE = 30
 
@@ -61,7 +64,7 @@ def case_folders(patterns: list[str]) -> dict[str, list[Path]]:
     sets = {}
     tops = {
         "node": NODE,
-        "simple": CACHE / "simple",
+        **{kind: CACHE / kind for kind in SUITE[1:]},
         "problems": CACHE / "problems",
         "seeds": FIXTURES / "seeds",
     }
@@ -83,13 +86,16 @@ def main() -> None:
     manifest = Manifest.read(ROOT / "tests/conformance/manifest.txt")
     sets, fcc, problems = case_folders(args.patterns), fcc_binary(), []
     for engine in engines:
-        start, results = time.monotonic(), {}
+        start, results, suite = time.monotonic(), {}, Counter()
         for name, folders in sets.items():
             found = run_all(fcc, engine, folders)
             counts = Counter(status for status, _ in found.values())
             shown = ", ".join(f"{counts[s]} {s}" for s in ("passed", "unsupported", "failed"))
             print(f"{engine}: {name}: {shown}, of {len(folders)}", flush=True)
             results.update(found)
+            if name in SUITE:
+                suite += counts
+        print(f"{engine}: of the backend suite {suite['passed']} of {sum(suite.values())} pass")
         problems += manifest.check(engine, results)
         print(f"{engine}: {time.monotonic() - start:.1f} s")
         if args.propose:

@@ -1,10 +1,11 @@
-//! The ONNX backend node tests in the interpreter, held against `conformance/manifest.txt`: every case that the
+//! The ONNX backend tests in the interpreter, held against `conformance/manifest.txt`: every case that the
 //! manifest does not name must pass, and none that it names may.
 //!
-//! `scripts/backend_cases.py` writes the cases; `FCC_CACHE` says where (`.cache` by default). With
+//! `scripts/backend_cases.py` writes the cases (the nine `real` networks are left to `scripts/conformance.py`, which runs
+//! a release build); `FCC_CACHE` says where (`.cache` by default). With
 //! `FCC_CASES=substring` only those run, each with its outcome.
-use fcc_tests::cases::{Status, interpret, list};
-use std::path::{Path, PathBuf};
+use fcc_tests::cases::{Status, backend, interpret};
+use std::path::Path;
 
 struct Entry {
     status: String,
@@ -38,18 +39,13 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-fn folder() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    std::env::var_os("FCC_CACHE").map_or(root.join(".cache"), PathBuf::from).join("node")
-}
-
 #[test]
 #[ignore = "needs the cases that scripts/backend_cases.py writes"]
-fn every_node_case_is_as_the_manifest_says() {
+fn every_backend_case_is_as_the_manifest_says() {
     let only = std::env::var("FCC_CASES").ok();
     let entries = manifest();
     let (mut passed, mut total, mut wrong) = (0, 0, vec![]);
-    for case in list(&folder()).expect("cases written by scripts/backend_cases.py") {
+    for case in backend() {
         let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if only.as_ref().is_some_and(|o| !name.contains(o.as_str())) {
             continue;

@@ -1,4 +1,4 @@
-//! Symbolic shape inference against the ONNX backend node tests: every extent of every tensor input becomes a symbol,
+//! Symbolic shape inference against the ONNX backend tests: every extent of every tensor input becomes a symbol,
 //! and what inference then says of each value (types, extents, elements of shapes, constants) must hold for the values
 //! that the interpreter computes.
 //!
@@ -8,7 +8,7 @@ use fcc_ir::infer::{Facts, infer_facts};
 use fcc_ir::interp::{Values, run_observed};
 use fcc_ir::{Bindings, Dim, Model, NodeKind, Value, ValueId, ValueType};
 use fcc_onnx::{LoadOptions, load, read_value_pb};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Reads a case and makes its inputs' extents symbols, which the given inputs bind.
 fn symbolic_case(folder: &Path) -> Result<(Model, Values, Bindings), String> {
@@ -90,11 +90,9 @@ fn check(folder: &Path) -> Result<Option<(usize, usize)>, String> {
 #[test]
 #[ignore = "needs the cases that scripts/backend_cases.py writes"]
 fn symbolic_inference_agrees_with_the_values() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let folder = std::env::var_os("FCC_CACHE").map_or(root.join(".cache"), PathBuf::from).join("node");
     let only = std::env::var("FCC_CASES").ok();
     let (mut cases, mut found, mut extents, mut wrong) = (0, 0, 0, vec![]);
-    for case in fcc_tests::cases::list(&folder).expect("cases written by scripts/backend_cases.py") {
+    for case in fcc_tests::cases::backend() {
         let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if only.as_ref().is_some_and(|o| !name.contains(o.as_str())) {
             continue;
