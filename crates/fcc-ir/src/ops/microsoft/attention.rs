@@ -1,7 +1,7 @@
 //! `Attention` of `com.microsoft`: Q, K and V are one product of the input with merged weights.
 use super::heads::{Heads, join, scale, softmax, split};
 use super::mask::{Form, Mask, Space, check_bias};
-use super::{DOMAIN, Shapes, count, extent, share, wrong_shape};
+use super::{DOMAIN, Shapes, count, extent, head_size, share, sum, wrong_shape};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::matmul;
 use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value, convert};
@@ -23,13 +23,13 @@ fn hidden(node: &OpNode, columns: usize) -> Result<(usize, usize)> {
     let heads = count(node, "num_heads")?;
     let Some(given) = node.attrs.ints("qkv_hidden_sizes")? else {
         let each = share("columns of `weights`", columns, 3)?;
-        share("hidden size", each, heads)?;
+        head_size("hidden size", each, heads)?;
         return Ok((each, each));
     };
     let bad = |wanted: String| Error::mismatch("attribute `qkv_hidden_sizes`", format!("{given:?}"), wanted);
     let sizes: Vec<usize> = given.iter().filter_map(|v| usize::try_from(*v).ok()).collect();
     match sizes[..] {
-        [q, k, v] if q == k && q % heads == 0 && v % heads == 0 => {
+        [q, k, v] if q == k && q > 0 && q % heads == 0 && v % heads == 0 => {
             match q.checked_add(k).and_then(|s| s.checked_add(v)) {
                 Some(sum) if sum == columns => Ok((q, v)),
                 _ => Err(bad(format!("a sum of {columns}, the columns of `weights`"))),
@@ -81,7 +81,7 @@ impl Problem {
                 heads,
                 kv_heads: heads,
                 queries: tokens,
-                keys: past + tokens,
+                keys: sum(past, tokens)?,
                 size,
                 v_size,
                 scale: scale(node.attrs.float_or("scale", 0.0)?, size),
@@ -153,7 +153,7 @@ impl Operator for Attention {
                 mask.add(at, scores);
                 softmax(scores, None);
             },
-        );
+        )?;
         let y = convert::from_f32s(x.dtype(), [p.batch, tokens, p.heads * p.v_size], y)?;
         let mut outputs = vec![y.into()];
         if cx.wants(1) {

@@ -71,6 +71,7 @@ impl Operator for EmbedLayerNormalization {
         let segment_rows = rows(1, 4, "segment_ids")?;
         let position_rows = match rows(8, 3, "position_ids")? {
             Some(rows) => rows,
+            None if word_rows.is_empty() => vec![],
             None => {
                 let places: Vec<i64> = (0..sequence as i64).collect();
                 rows_of("position", &places, positions.shape()[0])?

@@ -2,7 +2,7 @@
 use super::attention::{float, floats};
 use super::heads::{Heads, scale, softmax, split};
 use super::mask::{Mask, Space, check_bias};
-use super::{DOMAIN, Shapes, count, extent, one_int, rows_of, share, wrong_shape};
+use super::{DOMAIN, Shapes, count, extent, head_size, one_int, rows_of, share, wrong_shape};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::round_through;
 use crate::ops::rotary_embedding::RotaryProblem;
@@ -111,7 +111,7 @@ impl Problem {
         let &[batch, tokens, columns] = q else { return Err(Error::mismatch("rank of `query`", q.len(), 3)) };
         let packed = shapes.get(1).is_none();
         let all = if packed { heads + 2 * kv_heads } else { heads };
-        let size = share("last extent of `query`", columns, all)?;
+        let size = head_size("last extent of `query`", columns, all)?;
         if packed && shapes.get(2).is_some() {
             return Err(Error::mismatch("input `key`", "none", "a value beside `value`"));
         }
@@ -135,13 +135,13 @@ impl Problem {
             }
         };
         let lens = shapes.need(slot::SEQLENS, "seqlens_k")?;
-        if lens.iter().product::<usize>() != batch {
+        if crate::tensor::elem_count(lens)? != batch {
             return Err(wrong_shape("seqlens_k", lens, format!("[{batch}]")));
         }
         if let Some(cos) = shapes.get(slot::COS) {
             shapes.need(slot::SIN, "sin_cache")?;
             shapes.fit(slot::SIN, "sin_cache", cos)?;
-            if !matches!(cos, [_, half] if 2 * half <= size) {
+            if !matches!(cos, [_, half] if *half <= size / 2) {
                 return Err(wrong_shape("cos_cache", cos, format!("[rows, {} at most]", size / 2)));
             }
         }
@@ -306,7 +306,9 @@ impl Operator for GroupQueryAttention {
         let v = cache(&p, &lengths, &floats(cx.opt_tensor(slot::PAST_VALUE)?)?, &v);
         let mask = Mask::new(space, None, 0.0, bias, false)?;
         let sinks = cx.opt_tensor(slot::SINK)?.map(convert::to_f32s).transpose()?;
-        let mut kept = vec![0f32; p.batch * heads * p.tokens * lengths.total];
+        let qk_output = if cx.wants(3) { p.params.qk_output } else { 0 };
+        let scores = if cx.wants(3) { p.batch * heads * p.tokens * lengths.total } else { 0 };
+        let mut kept = vec![0f32; scores];
         let attention = Heads {
             batch: p.batch,
             heads,
@@ -334,25 +336,28 @@ impl Operator for GroupQueryAttention {
                 mask.add_from(begin, [b, h, i], seen);
                 let at = ((b * heads + h) * p.tokens + i) * lengths.total + begin;
                 let len = seen.len();
-                if p.params.qk_output == 1 {
+                if qk_output == 1 {
                     kept[at..][..len].copy_from_slice(seen);
                 }
                 let sink = sinks.as_ref().map(|s| s[h]).or(p.params.smooth.then_some(0.0));
                 softmax(seen, sink);
-                if p.params.qk_output == 2 {
+                if qk_output == 2 {
                     kept[at..][..len].copy_from_slice(seen);
                 }
             },
-        );
+        )?;
         let store = |shape: &[usize], data: Vec<f32>| convert::from_f32s(dtype, shape, data);
         let cached = [p.batch, kv_heads, lengths.room, p.size];
-        let outputs = [
-            store(&[p.batch, p.tokens, heads * p.size], y)?,
-            store(&cached, k)?,
-            store(&cached, v)?,
-            store(&[p.batch, heads, p.tokens, lengths.total], kept)?,
+        let mut outputs = vec![
+            store(&[p.batch, p.tokens, heads * p.size], y)?.into(),
+            store(&cached, k)?.into(),
+            store(&cached, v)?.into(),
         ];
-        Ok(outputs.into_iter().take(cx.wanted.len()).map(Value::from).collect())
+        if cx.wants(3) {
+            outputs.push(store(&[p.batch, heads, p.tokens, lengths.total], kept)?.into());
+        }
+        outputs.truncate(cx.wanted.len());
+        Ok(outputs)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the three attentions share: heads apart, the past before the new tokens, scores, weighted sums. All of it in f32,
 //! whatever the element type is.
 use crate::ops::matmul;
+use crate::{Result, limits};
 
 /// An attention of known extents: Q `[batch, heads, queries, size]`, K `[batch, kv_heads, keys, size]`,
 /// V `[batch, kv_heads, keys, v_size]`.
@@ -25,14 +26,17 @@ pub(super) fn scale(given: f32, size: usize) -> f32 {
 
 impl Heads {
     /// `[batch, queries, heads * v_size]`: V weighted. `weigh` turns the scores of query `[batch, head, query]` over the
-    /// first `keys(batch)` keys into weights.
+    /// first `keys(batch)` keys into weights. Errors where a limit of the run is reached.
     pub fn attend(
         &self,
         [q, k, v]: [&[f32]; 3],
         keys: impl Fn(usize) -> usize,
         mut weigh: impl FnMut([usize; 3], &mut [f32]),
-    ) -> Vec<f32> {
+    ) -> Result<Vec<f32>> {
         let (d, dv) = (self.size, self.v_size);
+        if self.queries == 0 {
+            return Ok(vec![]);
+        }
         let mut y = vec![0f32; self.batch * self.queries * self.heads * dv];
         for b in 0..self.batch {
             let keys = keys(b);
@@ -40,6 +44,7 @@ impl Heads {
                 let kv = b * self.kv_heads + h / (self.heads / self.kv_heads);
                 let (k, v) = (&k[kv * self.keys * d..][..keys * d], &v[kv * self.keys * dv..][..keys * dv]);
                 for i in 0..self.queries {
+                    limits::check()?;
                     let q = &q[((b * self.heads + h) * self.queries + i) * d..][..d];
                     let mut scores = vec![0f32; keys];
                     matmul::product(q, [d, 1], k, [1, d], (1, d, keys), &mut scores);
@@ -50,7 +55,7 @@ impl Heads {
                 }
             }
         }
-        y
+        Ok(y)
     }
 }
 
@@ -72,6 +77,9 @@ pub(super) fn split(
     (heads, size): (usize, usize),
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
+    if x.is_empty() || size == 0 {
+        return vec![];
+    }
     let mut out = Vec::with_capacity(batch * tokens * heads * size);
     for b in 0..batch {
         for h in 0..heads {

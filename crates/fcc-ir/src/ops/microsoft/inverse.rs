@@ -6,10 +6,12 @@ use crate::{Error, Result, Value, convert};
 /// `Inverse`: of each matrix of the last two axes. A singular matrix gives infinities and NaN.
 pub struct Inverse;
 
-/// The inverse of `[n, n]` by elimination with the greatest pivot of each column.
-fn invert(mut m: Vec<f64>, n: usize) -> Vec<f64> {
+/// The inverse of `[n, n]` by elimination with the greatest pivot of each column. Errors where a limit of
+/// the run is reached.
+fn invert(mut m: Vec<f64>, n: usize) -> Result<Vec<f64>> {
     let mut out: Vec<f64> = (0..n * n).map(|i| f64::from(u8::from(i / n == i % n))).collect();
     for c in 0..n {
+        crate::limits::check()?;
         let better =
             |best: usize, r: usize| if m[r * n + c].abs() > m[best * n + c].abs() { r } else { best };
         let pivot = (c + 1..n).fold(c, better);
@@ -30,7 +32,7 @@ fn invert(mut m: Vec<f64>, n: usize) -> Vec<f64> {
             }
         }
     }
-    out
+    Ok(out)
 }
 
 impl Operator for Inverse {
@@ -55,7 +57,8 @@ impl Operator for Inverse {
             return Err(unsupported_dtype(x.dtype()));
         }
         let values = convert::to_f64s(x)?;
-        let y = values.chunks_exact((n * n).max(1)).flat_map(|m| invert(m.to_vec(), n)).collect();
+        let each = values.chunks_exact((n * n).max(1)).map(|m| invert(m.to_vec(), n));
+        let y = each.collect::<Result<Vec<_>>>()?.concat();
         Ok(vec![convert::from_f64s(x.dtype(), x.shape(), y, Default::default())?.into()])
     }
 }

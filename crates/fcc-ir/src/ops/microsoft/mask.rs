@@ -13,6 +13,13 @@ pub(super) struct Space {
     pub past: usize,
 }
 
+impl Space {
+    /// Elements of a mask of ends and cumulative lengths.
+    fn cumulative(self) -> Option<usize> {
+        self.batch.checked_mul(3)?.checked_add(2)
+    }
+}
+
 /// How a mask of integers is to be read, from its shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -32,7 +39,7 @@ impl Form {
     /// The form of a `mask_index` of `Attention`.
     pub fn of_mask_index(shape: &[usize], s: Space) -> Result<Form> {
         match *shape {
-            [n] if n == 2 * s.batch => Ok(Form::EndsAndBegins),
+            [n] if Some(n) == s.batch.checked_mul(2) => Ok(Form::EndsAndBegins),
             [b, 1] if (b == s.batch || b == 1) && s.keys != 1 => Ok(Form::Nothing),
             [_, 1, m, n] if m == n => Err(Error::unsupported("a `mask_index` of four axes")),
             _ => Form::of_padding(shape, s)
@@ -42,7 +49,7 @@ impl Form {
     /// The form of a `key_padding_mask` of `MultiHeadAttention`.
     pub fn of_padding(shape: &[usize], s: Space) -> Result<Form> {
         match *shape {
-            [n] if n == s.batch || n == 3 * s.batch + 2 => Ok(Form::Ends),
+            [n] if n == s.batch || Some(n) == s.cumulative() => Ok(Form::Ends),
             [b, k] if (b, k) == (s.batch, s.keys) => Ok(Form::Keys),
             [b, q, k] if (b, q, k) == (s.batch, s.queries, s.keys) => Ok(Form::Scores),
             _ => Err(wrong_shape("key_padding_mask", shape, Form::wanted(s, ""))),
@@ -57,8 +64,10 @@ impl Form {
 /// A mask, a bias and causality together.
 pub(super) struct Mask<'a> {
     pub space: Space,
-    /// `[batch, queries, keys]` to add.
-    values: Option<Vec<f32>>,
+    /// The mask's elements and their form.
+    mask: Option<(Vec<i64>, Form)>,
+    /// What is added where the mask hides a key.
+    filter: f32,
     /// `[batch or 1, heads or 1, queries, keys]`.
     bias: Option<(Vec<f32>, &'a [usize])>,
     /// Keys behind the query are hidden.
@@ -92,11 +101,13 @@ impl<'a> Mask<'a> {
         causal: bool,
     ) -> Result<Mask<'a>> {
         let bias = bias.map(|b| Ok::<_, Error>((convert::to_f32s(b)?, b.shape()))).transpose()?;
-        let values = match mask {
-            None | Some((_, Form::Nothing)) => None,
-            Some((t, form)) => Some(values(&t.to_i64s()?, form, space, filter)?),
-        };
-        Ok(Mask { space, values, bias, causal })
+        let mask = mask.map(|(t, form)| Ok::<_, Error>((t.to_i64s()?, form))).transpose()?;
+        if let Some((ends, Form::Ends | Form::EndsAndBegins)) = &mask
+            && let Some(end) = ends[..space.batch].iter().find(|e| **e < 0)
+        {
+            return Err(Error::mismatch("end of a row of keys", end, "0 or more"));
+        }
+        Ok(Mask { space, mask, filter, bias, causal })
     }
     /// Adds bias, mask and causality to the scores of a query `[batch, head, query]`.
     pub fn add(&self, at: [usize; 3], scores: &mut [f32]) {
@@ -105,42 +116,27 @@ impl<'a> Mask<'a> {
     /// As [`Mask::add`], where the scores begin with those of key `first`.
     pub fn add_from(&self, first: usize, [b, h, i]: [usize; 3], scores: &mut [f32]) {
         let s = self.space;
-        let values = self.values.as_ref().map(|v| &v[(b * s.queries + i) * s.keys..][..s.keys]);
         let bias = self.bias.as_ref().map(|(v, shape)| {
             let at = broadcast::strides(shape, &[s.batch, s.heads, s.queries, s.keys]);
             &v[b * at[0] + h * at[1] + i * s.keys..][..s.keys]
         });
         for (j, score) in (first..).zip(scores) {
-            let mut add = values.map_or(0.0, |v| v[j]);
+            let mut add = if self.sees(b, i, j) { 0.0 } else { self.filter };
             if self.causal && j > s.past + i {
                 add += f32::MIN;
             }
             *score += bias.map_or(0.0, |v| v[j]) + add;
         }
     }
-}
-
-/// The mask as `[batch, queries, keys]` numbers: 0 or `filter`.
-fn values(mask: &[i64], form: Form, s: Space, filter: f32) -> Result<Vec<f32>> {
-    let end = |b: usize| {
-        usize::try_from(mask[b]).map_err(|_| Error::mismatch("end of a row of keys", mask[b], "0 or more"))
-    };
-    let ends = match form {
-        Form::Ends | Form::EndsAndBegins => (0..s.batch).map(end).collect::<Result<Vec<_>>>()?,
-        _ => vec![],
-    };
-    let mut out = Vec::with_capacity(s.batch * s.queries * s.keys);
-    for b in 0..s.batch {
-        for i in 0..s.queries {
-            let seen = |j: usize| match form {
-                Form::Ends => j < ends[b],
-                Form::EndsAndBegins => j < ends[b] && j as i64 >= mask[s.batch + b],
-                Form::Keys => mask[b * s.keys + j] > 0,
-                Form::Scores => mask[(b * s.queries + i) * s.keys + j] > 0,
-                Form::Nothing => true,
-            };
-            out.extend((0..s.keys).map(|j| if seen(j) { 0.0 } else { filter }));
+    /// Whether the mask lets query `i` see key `j`.
+    fn sees(&self, b: usize, i: usize, j: usize) -> bool {
+        let (s, at) = (self.space, j as i64);
+        match &self.mask {
+            None | Some((_, Form::Nothing)) => true,
+            Some((ends, Form::Ends)) => at < ends[b],
+            Some((ends, Form::EndsAndBegins)) => at < ends[b] && at >= ends[s.batch + b],
+            Some((mask, Form::Keys)) => mask[b * s.keys + j] > 0,
+            Some((mask, Form::Scores)) => mask[(b * s.queries + i) * s.keys + j] > 0,
         }
     }
-    Ok(out)
 }

@@ -121,6 +121,7 @@ impl Operator for MatMulNBits {
             let scales = T::load(scales)?;
             let mut w: Vec<T> = Vec::with_capacity(p.n * p.k);
             for row in 0..p.n {
+                cx.check()?;
                 let bytes = &bytes[row * row_bytes..][..row_bytes];
                 w.extend(groups.iter().enumerate().map(|(k, group)| {
                     let at = row * p.blocks + group;

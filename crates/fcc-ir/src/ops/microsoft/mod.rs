@@ -67,13 +67,26 @@ fn wrong_shape(name: &str, got: &[usize], wanted: impl ToString) -> Error {
     Error::mismatch(format!("shape of `{name}`"), format!("{got:?}"), wanted)
 }
 
-/// An attribute that counts something. Errors if it is absent or less than 1.
+/// An attribute that counts something. Errors if it is absent, less than 1 or more than a tensor has elements.
 fn count(node: &OpNode, name: &str) -> Result<usize> {
     let v = node.attrs.need_int(name)?;
     usize::try_from(v)
         .ok()
-        .filter(|n| *n > 0)
-        .ok_or_else(|| Error::mismatch(format!("attribute `{name}`"), v, "at least 1"))
+        .filter(|n| (1..=1 << 31).contains(n))
+        .ok_or_else(|| Error::mismatch(format!("attribute `{name}`"), v, "1 to 2^31"))
+}
+
+/// The sum of two extents. Errors on overflow: a tensor without elements may have any extents.
+fn sum(a: usize, b: usize) -> Result<usize> {
+    a.checked_add(b).ok_or_else(|| Error::mismatch("sum of extents", format!("{a} + {b}"), "one that fits"))
+}
+
+/// Elements of a head: those of an extent over the heads. Errors if it leaves a rest, or none.
+fn head_size(what: &str, extent: usize, heads: usize) -> Result<usize> {
+    match share(what, extent, heads)? {
+        0 => Err(Error::mismatch(what, 0, "at least one element of each head")),
+        size => Ok(size),
+    }
 }
 
 /// `extent / parts`. Errors if it leaves a rest.
@@ -108,4 +121,52 @@ fn rows_of(name: &str, ids: &[i64], rows: usize) -> Result<Vec<usize>> {
         row.ok_or_else(|| Error::mismatch(format!("element of `{name}`"), id, format!("0..{rows}")))
     };
     ids.iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval_in;
+    use crate::{DType, Tensor};
+
+    #[test]
+    fn extents_of_tensors_without_elements_do_not_overflow() {
+        let none = |dtype: DType, shape: &[usize]| {
+            Some(Tensor::from_bytes(dtype, shape, Default::default()).unwrap())
+        };
+        let f = |shape: &[usize]| none(DType::F32, shape);
+        let huge = 1 << 62;
+        let heads = || Attrs::new().with("num_heads", 2i64);
+        let weights = Some(Tensor::new([2, 6], vec![0f32; 12]).unwrap());
+        let ends = none(DType::I32, &[0]);
+        let cases = [
+            ("Attention", heads(), vec![f(&[huge, 0, 2]), weights.clone(), None, ends.clone()]),
+            ("Attention", heads(), vec![f(&[0, huge, 2]), weights, None, None, f(&[2, 0, 2, usize::MAX, 1])]),
+            ("MultiHeadAttention", heads(), vec![f(&[1, huge, 0]), f(&[1, huge, 0]), f(&[1, huge, 0])]),
+            (
+                "MultiHeadAttention",
+                heads(),
+                vec![f(&[huge, 0, 2]), f(&[huge, 0, 2]), f(&[huge, 0, huge]), None, ends],
+            ),
+            ("SkipLayerNormalization", Attrs::new(), vec![f(&[huge, huge, 0]), f(&[huge, huge, 0]), f(&[0])]),
+            (
+                "RotaryEmbedding",
+                Attrs::new(),
+                vec![f(&[0, huge, 2]), none(DType::I64, &[0, huge]), f(&[0, huge]), f(&[0, huge])],
+            ),
+        ];
+        for (op, attrs, inputs) in cases {
+            // an error, or an empty result: no panic, no endless loop
+            if let Ok(made) = eval_in("com.microsoft", op, attrs, &inputs, 1) {
+                assert!(made[0].as_tensor().unwrap().is_empty(), "{op}");
+            }
+        }
+        let huge = i64::MAX;
+        for (name, value) in [("N", huge), ("K", huge), ("block_size", 1 << 62)] {
+            let attrs =
+                Attrs::new().with("N", 1i64).with("K", 16i64).with("block_size", 16i64).with(name, value);
+            let inputs = [f(&[0, 16]), none(DType::U8, &[0]), f(&[0])];
+            assert!(eval_in("com.microsoft", "MatMulNBits", attrs, &inputs, 1).is_err(), "{name}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 use super::attention::{float, floats};
 use super::heads::{Heads, join, scale, softmax, split};
 use super::mask::{Form, Mask, Space, check_bias};
-use super::{DOMAIN, Shapes, count, extent, share};
+use super::{DOMAIN, Shapes, count, extent, head_size, share, sum};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{Dim, Error, OpNode, Result, TensorType, Value, convert};
 
@@ -41,7 +41,7 @@ impl Problem {
         let heads = count(node, "num_heads")?;
         let q = shapes.need(0, "query")?;
         let &[batch, queries, hidden] = q else { return Err(Error::mismatch("rank of `query`", q.len(), 3)) };
-        let size = share("last extent of `query`", hidden, heads)?;
+        let size = head_size("last extent of `query`", hidden, heads)?;
         let (key, value) = (shapes.need(1, "key")?, shapes.need(2, "value")?);
         let (new, v_size, apart) = match (key, value) {
             (&[b, len, d], &[vb, v_len, dv]) if (b, vb, d, v_len) == (batch, batch, hidden, len) => {
@@ -61,7 +61,7 @@ impl Problem {
                 return Err(Error::mismatch("shapes of `key` and `value`", got, wanted));
             }
         };
-        shapes.fit(3, "bias", &[2 * hidden + heads * v_size])?;
+        shapes.fit(3, "bias", &[sum(sum(hidden, hidden)?, heads.saturating_mul(v_size))?])?;
         let past = match (shapes.get(6), shapes.get(7)) {
             (None, None) => 0,
             (Some(&[b, h, past, d]), Some(other))
@@ -85,7 +85,7 @@ impl Problem {
                 heads,
                 kv_heads: heads,
                 queries,
-                keys: past + new,
+                keys: sum(past, new)?,
                 size,
                 v_size,
                 scale: scale(node.attrs.float_or("scale", 0.0)?, size),
@@ -172,18 +172,23 @@ impl Operator for MultiHeadAttention {
             |_| p.keys,
             |at, scores| {
                 mask.add(at, scores);
-                kept.extend_from_slice(scores);
+                if cx.wants(3) {
+                    kept.extend_from_slice(scores);
+                }
                 softmax(scores, None);
             },
-        );
+        )?;
         let store = |shape: &[usize], data: Vec<f32>| convert::from_f32s(query.dtype(), shape, data);
-        let outputs = [
-            store(&[p.batch, p.queries, p.heads * p.v_size], y)?,
-            store(&[p.batch, p.heads, p.keys, p.size], k)?,
-            store(&[p.batch, p.heads, p.keys, p.v_size], v)?,
-            store(&[p.batch, p.heads, p.queries, p.keys], kept)?,
-        ];
-        Ok(outputs.into_iter().take(cx.wanted.len()).map(Value::from).collect())
+        let mut outputs = vec![store(&[p.batch, p.queries, p.heads * p.v_size], y)?.into()];
+        if cx.wanted.len() > 1 {
+            outputs.push(store(&[p.batch, p.heads, p.keys, p.size], k)?.into());
+            outputs.push(store(&[p.batch, p.heads, p.keys, p.v_size], v)?.into());
+        }
+        if cx.wants(3) {
+            outputs.push(store(&[p.batch, p.heads, p.queries, p.keys], kept)?.into());
+        }
+        outputs.truncate(cx.wanted.len());
+        Ok(outputs)
     }
 }
 

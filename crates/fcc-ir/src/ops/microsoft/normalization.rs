@@ -80,10 +80,19 @@ impl Operator for SimplifiedLayerNormalization {
             }
             let y = broadcast::map2((&y, x.shape()), (&T::load(scale)?, scale.shape()), x.shape(), |v, s| v * s);
             let y = T::store(scale.dtype(), x.shape(), y)?;
-            let inverses = T::store(DType::F32, reduced(x.shape(), p.axis, 1), inverses)?;
-            Ok([y, inverses].into_iter().take(cx.wanted.len()).map(Value::from).collect())
+            let mut outputs = vec![y.into()];
+            if cx.wants(1) {
+                outputs.push(statistic(reduced(x.shape(), p.axis, 1), inverses)?);
+            }
+            Ok(outputs)
         })
     }
+}
+
+/// One number for each row; zeros where rows have no elements.
+fn statistic<T: Real>(shape: Vec<usize>, mut values: Vec<T>) -> Result<Value> {
+    values.resize(crate::tensor::elem_count(&shape)?, T::ZERO);
+    Ok(T::store(DType::F32, shape, values)?.into())
 }
 
 /// Errors unless a scale broadcasts to x.
@@ -167,16 +176,15 @@ impl Operator for SkipNormalization {
                     row.iter_mut().zip(beta).for_each(|(v, b)| *v += *b);
                 }
             }
-            let statistics = reduced(x.shape(), x.rank() - 1, 1);
-            means.resize(statistics.iter().product(), T::ZERO);
-            inverses.resize(means.len(), T::ZERO);
-            let outputs = [
-                T::store(x.dtype(), x.shape(), y)?,
-                T::store(DType::F32, statistics.clone(), means)?,
-                T::store(DType::F32, statistics, inverses)?,
-                T::store(x.dtype(), x.shape(), sum)?,
-            ];
-            Ok(outputs.into_iter().take(cx.wanted.len()).map(Value::from).collect())
+            let mut outputs = vec![T::store(x.dtype(), x.shape(), y)?.into()];
+            if cx.wanted.len() > 1 {
+                let shape = reduced(x.shape(), x.rank() - 1, 1);
+                outputs.push(statistic(shape.clone(), means)?);
+                outputs.push(statistic(shape, inverses)?);
+                outputs.push(T::store(x.dtype(), x.shape(), sum)?.into());
+            }
+            outputs.truncate(cx.wanted.len());
+            Ok(outputs)
         })
     }
 }

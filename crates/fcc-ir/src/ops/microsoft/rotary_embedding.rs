@@ -30,7 +30,7 @@ fn problem(node: &OpNode, shapes: &Shapes) -> Result<RotaryProblem> {
             (b, s, given_heads, share("last extent of `input`", hidden, given_heads)?, true)
         }
         [b, s, hidden] => {
-            let size = 2 * half;
+            let size = half.saturating_mul(2);
             if size == 0 {
                 return Err(wrong_shape("cos_cache", cos, "at least one column"));
             }
