@@ -31,7 +31,7 @@ pub(crate) fn apply(
     at: NodeId,
     prepared: Prepared<'_>,
 ) -> Result<Result<Done, Declined>> {
-    let old = prepared.replaces;
+    let Prepared { replaces, sources, action, .. } = prepared;
     let root = row_name(graph, at);
     let mut builder = Builder {
         graph,
@@ -45,34 +45,86 @@ pub(crate) fn apply(
         max_nodes,
         constants_as_nodes: scope.constants_as_nodes,
     };
-    let built = (prepared.action)(&mut builder);
+    let built = action(&mut builder);
     let after = constants_of(builder.graph, scope.captures, &builder.made);
     let made = std::mem::take(&mut builder.made);
-    let checked = built.and_then(|new| {
-        let (was, is) = (builder.ty(old), builder.ty(new));
-        let kept = keeps_type(&was, &is)?;
-        Ok((new, kept))
+    let checked = built.and_then(|news| {
+        if news.len() != replaces.len() {
+            return Err(Declined::new("number of replacements", news.len(), replaces.len()));
+        }
+        let kept = |(old, new): (&ValueId, ValueId)| {
+            let ty = keeps_type(&builder.ty(*old), &builder.ty(new))?;
+            Ok(Pair { old: *old, new, ty })
+        };
+        replaces.iter().zip(news).map(kept).collect::<Result<Vec<Pair>, Declined>>()
     });
-    let (new, ty) = match checked {
-        Ok(found) => found,
+    let checked = checked.and_then(|pairs| can_redirect(graph, &pairs, &sources).map(|()| pairs));
+    let pairs = match checked {
+        Ok(pairs) => pairs,
         Err(declined) => {
             remove_dead(graph, &[], made.into_iter().rev().collect());
             return Ok(Err(declined));
         }
     };
-    if let Err(why) = redirect(graph, old, new, made.contains(&new.node)) {
-        remove_dead(graph, &[], made.into_iter().rev().collect());
-        return Ok(Err(why.into()));
+    for Pair { old, new, ty } in pairs {
+        redirect(graph, old, new, made.contains(&new.node))?;
+        graph.set_ty(new, ty.clone());
+        let mut fact = facts.get(new).cloned().unwrap_or_default();
+        fact.ty = ty;
+        facts.set(new, fact);
     }
-    graph.set_ty(new, ty.clone());
-    let mut fact = facts.get(new).cloned().unwrap_or_default();
-    fact.ty = ty;
-    facts.set(new, fact);
-    let before = remove_dead(graph, scope.captures, vec![old.node]);
+    let before = remove_dead(graph, scope.captures, replaces.iter().map(|old| old.node).collect());
     remove_dead(graph, &[], made.iter().rev().copied().collect());
     let made: Vec<NodeId> = made.into_iter().filter(|id| graph.contains(*id)).collect();
     let names = made.iter().filter(|id| graph.op(**id).is_some()).map(|id| row_name(graph, *id)).collect();
     Ok(Ok(Done { made, names, before, after }))
+}
+
+/// A value, what takes its place, and the type of both.
+struct Pair {
+    old: ValueId,
+    new: ValueId,
+    ty: ValueType,
+}
+
+/// Whether all uses can be redirected, so that a match is applied whole or not at all.
+fn can_redirect(graph: &Graph, pairs: &[Pair], sources: &[ValueId]) -> Result<(), Declined> {
+    let mut outputs: BTreeSet<ValueId> = BTreeSet::new();
+    for Pair { old, new, .. } in pairs.iter().filter(|p| p.old != p.new && graph.is_output(p.old)) {
+        if graph.op(new.node).is_none() || graph.is_output(*new) || !outputs.insert(*new) {
+            let what = format!("replacement of output `{}`", graph.value_name(*old));
+            let need = "an operator's value that is not an output itself";
+            return Err(Declined::new(what, graph.place(new.node), need));
+        }
+    }
+    let replaced: BTreeSet<NodeId> = pairs.iter().map(|p| p.old.node).collect();
+    if replaced.len() < 2 {
+        return Ok(());
+    }
+    // what is computed in one place must not read what it replaces in another
+    match sources.iter().find(|s| depends_on(graph, s.node, &replaced)) {
+        None => Ok(()),
+        Some(source) => {
+            let what = format!("source `{}`", graph.value_name(*source));
+            Err(Declined::new(what, "one that a replaced value leads to", "one that none of them leads to"))
+        }
+    }
+}
+
+/// Whether a node is one of these or reads one of them, at any distance.
+fn depends_on(graph: &Graph, node: NodeId, targets: &BTreeSet<NodeId>) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut work = vec![node];
+    while let Some(id) = work.pop() {
+        if targets.contains(&id) {
+            return true;
+        }
+        if seen.insert(id) {
+            let feeds = graph.inputs_of(id).into_iter().flatten().chain(graph.captures_of(id));
+            work.extend(feeds.map(|v| v.node));
+        }
+    }
+    false
 }
 
 /// The type that the value has from now on: what is known of both. Errs where they contradict each other.

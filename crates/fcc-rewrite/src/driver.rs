@@ -49,11 +49,11 @@ pub struct Site<'a> {
     /// Facts of what the graph captures, by index.
     pub captures: &'a [Fact],
     /// The rule.
-    pub rule: &'static dyn AnyRule,
+    pub rule: &'a Arc<dyn AnyRule>,
     /// The candidate.
     pub node: NodeId,
-    /// The value that will be replaced.
-    pub replaces: ValueId,
+    /// The values that will be replaced.
+    pub replaces: &'a [ValueId],
     /// The values that are not constant and that the replacement reads.
     pub sources: &'a [ValueId],
     /// Limits in force.
@@ -120,7 +120,7 @@ pub(crate) struct Scope<'a> {
 impl Driver<'_> {
     fn tell(&mut self, moment: Moment, number: usize, pass: &Pass, model: &Model) {
         if let Some(hook) = &mut self.options.hook {
-            hook(moment, number, pass.name, model);
+            hook(moment, number, &pass.name, model);
         }
     }
 
@@ -143,7 +143,7 @@ impl Driver<'_> {
         let declined = rows.len() - rewritten;
         let (nodes_after, constants_after) = totals(model);
         self.report.passes.push(PassSummary {
-            pass: pass.name.into(),
+            pass: pass.name.clone(),
             rewritten,
             declined,
             nodes_before,
@@ -217,8 +217,8 @@ impl Driver<'_> {
         let after = constants(graph);
         for (i, (node, op)) in unused.into_iter().enumerate() {
             self.report.rows.push(Row {
-                pass: pass.name.into(),
-                rule: pass.name.into(),
+                pass: pass.name.clone(),
+                rule: pass.name.clone(),
                 graph: scope.path.into(),
                 node,
                 op,
@@ -238,7 +238,7 @@ impl Driver<'_> {
         &mut self,
         graph: &mut Graph,
         pass: &Pass,
-        rules: &[&'static dyn AnyRule],
+        rules: &[Arc<dyn AnyRule>],
         repeat: bool,
         scope: &Scope<'_>,
     ) -> Result<()> {
@@ -273,7 +273,7 @@ impl Driver<'_> {
         facts: &mut FactMap,
         shared: &mut SharedConstants,
         pass: &Pass,
-        rules: &[&'static dyn AnyRule],
+        rules: &[Arc<dyn AnyRule>],
         node: NodeId,
         scope: &Scope<'_>,
     ) -> Result<Option<Vec<NodeId>>> {
@@ -282,7 +282,7 @@ impl Driver<'_> {
         }
         let mut row = new_row(graph, pass, node, scope);
         for rule in rules {
-            let Some(outcome) = self.attempt(graph, facts, shared, *rule, node, scope)? else { continue };
+            let Some(outcome) = self.attempt(graph, facts, shared, rule, node, scope)? else { continue };
             row.tried.extend(previous(&mut row.rule, &mut row.reason));
             row.rule = rule.name().into();
             match outcome {
@@ -308,7 +308,7 @@ impl Driver<'_> {
         graph: &mut Graph,
         facts: &mut FactMap,
         shared: &mut SharedConstants,
-        rule: &'static dyn AnyRule,
+        rule: &Arc<dyn AnyRule>,
         node: NodeId,
         scope: &Scope<'_>,
     ) -> Result<Option<Result<Done, Declined>>> {
@@ -324,7 +324,7 @@ impl Driver<'_> {
         }
         if let Some(on_match) = &mut self.options.on_match {
             let limits = &self.options.limits;
-            let (replaces, sources, path) = (prepared.replaces, prepared.sources.as_slice(), scope.path);
+            let (replaces, sources, path) = (&prepared.replaces, &prepared.sources, scope.path);
             on_match(&Site { graph, functions, captures, rule, node, replaces, sources, limits, path })?;
         }
         let growth = prepared.growth_bytes;
@@ -356,7 +356,7 @@ impl Driver<'_> {
 /// The row of a candidate that no rule has seen.
 fn new_row(graph: &Graph, pass: &Pass, node: NodeId, scope: &Scope<'_>) -> Row {
     Row {
-        pass: pass.name.into(),
+        pass: pass.name.clone(),
         rule: String::new(),
         graph: scope.path.into(),
         node: row_name(graph, node),

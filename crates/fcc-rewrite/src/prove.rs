@@ -49,32 +49,24 @@ pub struct Proof {
 pub const PROBES: usize = 12;
 /// Coefficients up to which every one is read out.
 pub const MAX_COEFFICIENTS: u64 = 1 << 21;
-/// Rules that rewrite linear nodes: those that a proof is made for.
-pub const LINEAR_RULES: &[&str] = &[
-    "linear-to-full-kernel-conv",
-    "linear-to-pointwise-conv",
-    "conv-to-im2col-gemm",
-    "conv-to-toeplitz-gemm",
-    "conv-to-toeplitz-gemm-per-channel",
-    "pointwise-conv-to-matmul",
-];
-
-/// Proves the rewrite that is about to be made; `None` if the rule is not in [`LINEAR_RULES`], or a source's rank is
-/// not known, as in the body of a function. For [`Options::on_match`]. Errors where both sides differ, naming the coefficient.
+/// Proves the rewrite that is about to be made; `None` if the rule is not
+/// [linear](crate::Traits::linear), it replaces several values, or a source's rank is not known, as in the body of a
+/// function. For [`Options::on_match`]. Errors where both sides differ, naming the coefficient.
 pub fn prove(site: &Site<'_>) -> Result<Option<Proof>> {
     let ranked = |v: &ValueId| site.graph.ty(*v).as_tensor().is_some_and(|t| t.shape.is_some());
-    if !LINEAR_RULES.contains(&site.rule.name()) || !site.sources.iter().all(ranked) {
+    let &[replaces] = site.replaces else { return Ok(None) };
+    if !site.rule.traits().linear || !site.sources.iter().all(ranked) {
         return Ok(None);
     }
     let node = crate::driver::row_name(site.graph, site.node);
-    decide(site, &node).map(Some).at(|| format!("proof of {} at {node}", site.rule.name()))
+    decide(site, replaces, &node).map(Some).at(|| format!("proof of {} at {node}", site.rule.name()))
 }
 
-fn decide(site: &Site<'_>, node: &str) -> Result<Proof> {
-    let original = cut_out(site)?;
+fn decide(site: &Site<'_>, replaces: ValueId, node: &str) -> Result<Proof> {
+    let original = cut_out(site, replaces)?;
     let mut rewritten = original.clone();
-    let pass =
-        Pass { name: site.rule.name(), kind: PassKind::Rules { rules: vec![site.rule], repeat: false } };
+    let kind = PassKind::Rules { rules: vec![site.rule.clone()], repeat: false };
+    let pass = Pass { name: site.rule.name().into(), kind };
     let limits = Limits { growth_bytes: u64::MAX, ..site.limits.clone() };
     let report = run(&mut rewritten, &[pass], Options { limits, ..Default::default() })?;
     if !report.rows.iter().any(|r| r.outcome == Outcome::Rewritten) {
@@ -139,7 +131,7 @@ fn decide(site: &Site<'_>, node: &str) -> Result<Proof> {
 
 /// The nodes between the sources and the value that is replaced, as a model in `f64` with distinct integers as
 /// weights.
-fn cut_out(site: &Site<'_>) -> Result<Model> {
+fn cut_out(site: &Site<'_>, replaces: ValueId) -> Result<Model> {
     let from = site.graph;
     let mut graph = Graph::new("proof", from.opsets.clone());
     let mut copied: BTreeMap<ValueId, ValueId> = BTreeMap::new();
@@ -148,7 +140,7 @@ fn cut_out(site: &Site<'_>) -> Result<Model> {
         copied.insert(source, graph.add_input(info)?);
     }
     let mut next = 1u64;
-    for id in inside(from, site.replaces, site.sources)? {
+    for id in inside(from, replaces, site.sources)? {
         let Some(op) = from.op(id) else {
             return Err(Error::invalid(format!("{} is not an operator", from.place(id))));
         };
@@ -185,10 +177,10 @@ fn cut_out(site: &Site<'_>) -> Result<Model> {
             copied.insert(ValueId { node: id, output }, ValueId { node: made, output });
         }
     }
-    let y = copied.get(&site.replaces).copied();
+    let y = copied.get(&replaces).copied();
     let y = y.ok_or_else(|| Error::invalid("the replaced value is not among the nodes"))?;
-    let name = from.value_name(site.replaces).to_string();
-    graph.add_output(y, ValueInfo::new(name, as_f64_type(from.ty(site.replaces))));
+    let name = from.value_name(replaces).to_string();
+    graph.add_output(y, ValueInfo::new(name, as_f64_type(from.ty(replaces))));
     let mut model = Model::new(graph);
     model.functions = site.functions.to_vec();
     infer(&mut model.graph, &model.functions)?;

@@ -52,16 +52,32 @@ pub struct Match<P> {
     pub plan: P,
 }
 
-/// A rewrite rule. A rule cannot delete or redirect anything: the driver does, after checking the replacement.
-pub trait Rule: Sync {
+/// How a rule runs where it is asked for by its own name, and what else the driver should know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traits {
+    /// It runs until nothing changes, as rules that clean up do; else once over the graph.
+    pub repeats: bool,
+    /// The pipeline that cleans up behind it.
+    pub then: Option<&'static str>,
+    /// What it replaces is linear in its first source, so that a proof can read out every coefficient.
+    pub linear: bool,
+}
+
+/// A rewrite rule for one value, matched by hand. A rule cannot delete or redirect anything: the driver does, after
+/// checking the replacement. Patterns of several nodes and values are a [`PatternRule`](crate::PatternRule).
+pub trait Rule: Send + Sync {
     /// What the pattern found.
     type Found;
     /// What the guard worked out for the action.
     type Plan;
     /// The rule's name on the command line and in reports.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
     /// The rule's documentation in Markdown; its first line is the law.
-    fn doc(&self) -> &'static str;
+    fn doc(&self) -> &str;
+    /// How it runs by itself.
+    fn traits(&self) -> Traits {
+        Traits::default()
+    }
     /// Whether the node is a candidate: looks at structure only.
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<Self::Found>;
     /// Every condition. Errs with the first that does not hold.
@@ -70,40 +86,57 @@ pub trait Rule: Sync {
     fn action(&self, plan: Self::Plan, b: &mut Builder<'_>) -> Result<ValueId, Declined>;
 }
 
+/// What builds a replacement.
+pub type Action<'r> = dyn FnOnce(&mut Builder<'_>) -> Result<Vec<ValueId>, Declined> + 'r;
+
 /// A match of some rule, ready to be applied by the driver.
 pub struct Prepared<'r> {
-    pub(crate) replaces: ValueId,
-    pub(crate) sources: Vec<ValueId>,
-    pub(crate) growth_bytes: u64,
-    pub(crate) action: Box<dyn FnOnce(&mut Builder<'_>) -> Result<ValueId, Declined> + 'r>,
+    /// The values that the rule replaces, in the order in which the action answers.
+    pub replaces: Vec<ValueId>,
+    /// The values that are not constant and that the replacement reads.
+    pub sources: Vec<ValueId>,
+    /// Bytes of constants that the replacement will hold and what it replaces does not.
+    pub growth_bytes: u64,
+    /// Builds the values that take the places of `replaces`.
+    pub action: Box<Action<'r>>,
 }
 
-/// A [`Rule`] of any kind.
-pub trait AnyRule: Sync {
+/// A rule of any kind: a [`Rule`] written by hand, or a [`PatternRule`](crate::PatternRule).
+pub trait AnyRule: Send + Sync {
     /// The rule's name.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
     /// The rule's documentation in Markdown; its first line is the law.
-    fn doc(&self) -> &'static str;
+    fn doc(&self) -> &str;
+    /// How it runs by itself.
+    fn traits(&self) -> Traits;
     /// Pattern and guard: `None` if the node is no candidate.
     fn prepare<'r>(&'r self, cx: &Cx<'_>, node: NodeId) -> Option<Result<Prepared<'r>, Declined>>;
 }
 
 impl<R: Rule<Plan: 'static>> AnyRule for R {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Rule::name(self)
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Rule::doc(self)
+    }
+    fn traits(&self) -> Traits {
+        Rule::traits(self)
     }
     fn prepare<'r>(&'r self, cx: &Cx<'_>, node: NodeId) -> Option<Result<Prepared<'r>, Declined>> {
         let found = self.pattern(cx, node)?;
         Some(self.guard(cx, found).map(|m| Prepared {
-            replaces: m.replaces,
+            replaces: vec![m.replaces],
             sources: m.sources,
             growth_bytes: m.growth_bytes,
-            action: Box::new(move |b| self.action(m.plan, b)),
+            action: Box::new(move |b| self.action(m.plan, b).map(|made| vec![made])),
         }))
     }
+}
+
+/// The law of a rule: the first line of its documentation, without Markdown.
+pub fn law(rule: &dyn AnyRule) -> String {
+    rule.doc().trim().lines().next().unwrap_or_default().trim().replace('`', "")
 }
 
 /// Declares the type of a rule with its name; its doc comment becomes [`Rule::doc`] too.

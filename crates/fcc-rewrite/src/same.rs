@@ -32,7 +32,7 @@ pub(crate) fn same_attrs(a: &Attrs, b: &Attrs) -> bool {
         && a.iter().all(|x| b.get(&x.name).is_some_and(|y| same_attr(&x.value, y)))
 }
 
-fn same_attr(a: &AttrValue, b: &AttrValue) -> bool {
+pub(crate) fn same_attr(a: &AttrValue, b: &AttrValue) -> bool {
     use AttrValue as V;
     let text = |g: &Graph| print_graph(g, &PrintOptions::readable());
     match (a, b) {

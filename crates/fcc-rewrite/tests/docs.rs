@@ -1,5 +1,7 @@
 //! `docs/rules/` is what the rules say of themselves. `FCC_BLESS=1 cargo test -p fcc-rewrite --test docs` writes it.
-use fcc_rewrite::passes::{Pass, PassKind, default_passes, named, names, rule, rules};
+use fcc_rewrite::Registry;
+use fcc_rewrite::passes::{Pass, PassKind};
+use fcc_rewrite::registry::{DEFAULT, NONE};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -14,17 +16,18 @@ fn page(name: &str, doc: &str) -> String {
 fn index() -> String {
     let mut text =
         String::from("# Rules\n\n`fcc rules NAME` prints a page; `fcc rewrite --rule NAME` applies it.\n\n");
-    for r in rules() {
-        let law = r.doc().trim().lines().next().unwrap_or_default().trim().to_string();
+    let registry = Registry::builtin();
+    for r in registry.rules() {
+        let law = r.doc().trim().lines().next().unwrap_or_default().trim();
         text += &format!("- [{0}]({0}.md): {law}\n", r.name());
     }
-    text += "\n## Groups\n\n";
-    for name in names().into_iter().filter(|n| rule(n).is_none()) {
-        let steps: Vec<String> = named(name).unwrap_or_default().iter().map(step).collect();
-        text += &format!("- `{name}`: {}\n", steps.join("; then "));
+    text += "\n## Pipelines\n\n";
+    for pipeline in registry.pipelines().filter(|p| p.name != DEFAULT) {
+        let steps: Vec<String> = registry.passes(&pipeline.name).unwrap().iter().map(step).collect();
+        text += &format!("- `{}`: {}\n", pipeline.name, steps.join("; then "));
     }
-    let default: Vec<&str> = default_passes().iter().map(|p| p.name).collect();
-    text += &format!("\nWithout `--rule`: {}.\n", default.join(", "));
+    let default: Vec<String> = registry.passes(DEFAULT).unwrap().into_iter().map(|p| p.name).collect();
+    text += &format!("\nWithout `--rule` (`{DEFAULT}`): {}.\n", default.join(", "));
     text + include_str!("report.md")
 }
 
@@ -43,7 +46,7 @@ fn step(pass: &Pass) -> String {
 fn pages_are_what_the_rules_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/rules");
     let mut want: BTreeMap<String, String> =
-        rules().iter().map(|r| (format!("{}.md", r.name()), page(r.name(), r.doc()))).collect();
+        Registry::builtin().rules().map(|r| (format!("{}.md", r.name()), page(r.name(), r.doc()))).collect();
     want.insert("README.md".into(), index());
     if std::env::var_os("FCC_BLESS").is_some() {
         std::fs::create_dir_all(&folder).unwrap();
@@ -65,7 +68,7 @@ fn pages_are_what_the_rules_say() {
 
 #[test]
 fn every_rule_says_its_law_what_why_an_example_and_when_it_declines() {
-    for r in rules() {
+    for r in Registry::builtin().rules() {
         let doc = r.doc();
         let law = doc.trim().lines().next().unwrap();
         assert!(law.contains('`') && law.contains("=>"), "{}: {law}", r.name());
@@ -77,9 +80,10 @@ fn every_rule_says_its_law_what_why_an_example_and_when_it_declines() {
 
 #[test]
 fn names_are_unique_and_each_names_a_pass() {
-    let mut all = names();
+    let registry = Registry::builtin();
+    let mut all: Vec<&str> = registry.names().collect();
     all.sort_unstable();
     assert!(all.windows(2).all(|w| w[0] != w[1]), "{all:?}");
-    assert!(all.iter().all(|n| named(n).is_some_and(|p| !p.is_empty())));
-    assert!(named("none").unwrap().is_empty() && named("no-such-rule").is_none());
+    assert!(all.iter().all(|n| registry.passes(n).is_ok_and(|p| !p.is_empty())));
+    assert!(registry.passes(NONE).unwrap().is_empty() && registry.passes("no-such-rule").is_err());
 }

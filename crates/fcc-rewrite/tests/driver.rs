@@ -3,7 +3,7 @@ mod common;
 use common::{Net, count, parse, rewrite, rewrite_with};
 use fcc_ir::Model;
 use fcc_ir::attr::Attrs;
-use fcc_rewrite::{Moment, Options, Outcome, Report, passes};
+use fcc_rewrite::{Moment, Options, Outcome, Registry, Report, passes};
 
 fn two_layers() -> Model {
     let mut net = Net::new(17, 5);
@@ -75,7 +75,7 @@ fn a_rule_that_finds_nothing_to_do_changes_nothing() {
     );
     let text = |m: &Model| fcc_ir::text::print(m, &fcc_ir::text::PrintOptions::whole());
     for name in passes::names() {
-        let (same, report) = rewrite(&model, &[name]);
+        let (same, report) = rewrite(&model, &[&name]);
         assert_eq!(text(&same), text(&model), "{name}");
         assert!(report.rows.is_empty(), "{name}: {report}");
     }
@@ -130,26 +130,30 @@ fn a_rule_is_left_out_of_every_pass_that_holds_it() {
     let names = |passes: &[passes::Pass]| -> Vec<String> {
         let rules = |p: &passes::Pass| match &p.kind {
             passes::PassKind::Rules { rules, .. } => {
-                rules.iter().map(|r| r.name()).collect::<Vec<_>>().join(" ")
+                rules.iter().map(|r| r.name().to_string()).collect::<Vec<_>>().join(" ")
             }
             passes::PassKind::RemoveUnused => String::new(),
         };
         passes.iter().map(|p| format!("{}: {}", p.name, rules(p))).collect()
     };
-    let all = passes::default_passes();
-    let less = passes::without(&all, "linear-to-full-kernel-conv").unwrap();
+    let registry = Registry::builtin();
+    let all = registry.passes("default").unwrap();
+    let less = registry.without(&all, "linear-to-full-kernel-conv").unwrap();
     assert!(
         names(&less).contains(&"linear-to-conv: linear-to-pointwise-conv".to_string()),
         "{:?}",
         names(&less)
     );
-    let less = passes::without(&all, "fold-constants").unwrap();
+    let less = registry.without(&all, "fold-constants").unwrap();
     assert!(!names(&less).iter().any(|n| n.contains("fold-constants")), "{:?}", names(&less));
     assert_eq!(names(&less).len(), names(&all).len());
     // a group is all of its passes
-    let less = passes::without(&all, "clean-up").unwrap();
-    assert_eq!(less.iter().map(|p| p.name).collect::<Vec<_>>(), ["linear-to-conv", "cancel-layouts"]);
-    assert!(passes::without(&all, "conv-to-im2col-gemm").is_none() && passes::without(&all, "x").is_none());
+    let less = registry.without(&all, "clean-up").unwrap();
+    assert_eq!(
+        less.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
+        ["linear-to-conv", "cancel-layouts"]
+    );
+    assert!(registry.without(&all, "conv-to-im2col-gemm").is_none() && registry.without(&all, "x").is_none());
 }
 
 #[test]
@@ -184,6 +188,7 @@ fn a_model_whose_values_attributes_name_is_refused() {
         }"#,
     )
     .unwrap();
-    let why = fcc_rewrite::run(&mut model, &passes::default_passes(), Options::default()).unwrap_err();
+    let why =
+        fcc_rewrite::run(&mut model, &passes::named("default").unwrap(), Options::default()).unwrap_err();
     assert!(why.to_string().contains("grad") && why.to_string().contains("in its attributes"), "{why}");
 }

@@ -4,7 +4,8 @@ use common::{Net, parse, rewrite};
 use fcc_ir::attr::Attrs;
 use fcc_ir::{Model, NodeKind, Tensor, ValueId};
 use fcc_rewrite::verify::{Comparison, Options, compare};
-use fcc_rewrite::{AnyRule, Builder, Cx, Declined, Match, Rule, passes};
+use fcc_rewrite::{AnyRule, Builder, Cx, Declined, Match, Rule, Traits, passes};
+use std::sync::Arc;
 
 fn verify(original: &Model, rewritten: &Model) -> Comparison {
     compare(original, rewritten, &Options::default()).unwrap()
@@ -124,11 +125,14 @@ struct Wrong;
 impl Rule for Wrong {
     type Found = (ValueId, ValueId);
     type Plan = (ValueId, ValueId);
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "linear-to-pointwise-conv"
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         "wrong"
+    }
+    fn traits(&self) -> Traits {
+        Traits { linear: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: fcc_ir::NodeId) -> Option<Self::Found> {
         cx.op(node, "Gemm")?;
@@ -145,15 +149,16 @@ impl Rule for Wrong {
 
 #[test]
 fn a_wrong_rule_is_found_by_proof_and_by_comparison() {
-    static WRONG: Wrong = Wrong;
-    let rule: &'static dyn AnyRule = &WRONG;
+    let rule: Arc<dyn AnyRule> = Arc::new(Wrong);
     let text = r#"<ir_version: 8, opset_import: ["" : 17]>
         main (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}> {
             [fc] y = Gemm<transB = 1>(x, w)
         }"#;
     let original = parse(text);
-    let pass =
-        passes::Pass { name: "wrong", kind: passes::PassKind::Rules { rules: vec![rule], repeat: false } };
+    let pass = passes::Pass {
+        name: "wrong".into(),
+        kind: passes::PassKind::Rules { rules: vec![rule], repeat: false },
+    };
     let mut copy = original.clone();
     let mut prove = |site: &fcc_rewrite::Site<'_>| fcc_rewrite::prove::prove(site).map(|_| ());
     let options = fcc_rewrite::Options { on_match: Some(&mut prove), ..Default::default() };

@@ -27,18 +27,17 @@ mod choices;
 mod engine;
 mod error;
 
-use fcc_rewrite::passes;
 use std::path::Path;
 
 pub use choices::{load_choices, save_choices};
 pub use engine::{Engine, Runner};
 pub use error::Error;
 pub use fcc_ir::interp::{Values, run as interpret};
-pub use fcc_ir::{Model, Tensor, Value};
+pub use fcc_ir::{Model, Op, Tensor, Value};
 pub use fcc_jit::tune::tune;
 pub use fcc_jit::{Choices, CompiledModel, Isa, Options as CompileOptions, Precision, compile};
 pub use fcc_onnx::LoadOptions;
-pub use fcc_rewrite::Report;
+pub use fcc_rewrite::{Registry, Report, pattern, registry};
 
 /// Reads a model from an ONNX file and verifies it. Its weights stay in the mapped file.
 ///
@@ -68,17 +67,20 @@ pub fn save(model: &Model, path: impl AsRef<Path>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rewrites a model by rules or groups of rules in the order given; without any, by those of `fcc rewrite`: clean-up,
-/// then linear layers to convolutions. The names are those that `fcc rules` lists.
+/// Rewrites a model by rules or pipelines in the order given; without any, by those of `fcc rewrite`: clean-up, then
+/// linear layers to convolutions. The names are those that `fcc rules` lists.
 ///
 /// # Errors
 /// An unknown name, and what shape inference finds wrong with the model.
 pub fn rewrite(model: &mut Model, rules: &[&str]) -> Result<Report, Error> {
-    let mut chosen = if rules.is_empty() { passes::default_passes() } else { vec![] };
-    for rule in rules {
-        let found = passes::named(rule);
-        let wanted = || fcc_ir::Error::mismatch("rule", format!("`{rule}`"), passes::names().join(", "));
-        chosen.extend(found.ok_or_else(wanted)?);
-    }
-    Ok(fcc_rewrite::run(model, &chosen, fcc_rewrite::Options::default())?)
+    rewrite_with(model, &Registry::builtin(), rules)
+}
+
+/// As [`rewrite`], by the rules and pipelines of a registry: fcc's with the caller's own, or the caller's alone.
+///
+/// # Errors
+/// As [`rewrite`].
+pub fn rewrite_with(model: &mut Model, registry: &Registry, names: &[&str]) -> Result<Report, Error> {
+    let passes = registry.passes_of(names)?;
+    Ok(fcc_rewrite::run(model, &passes, fcc_rewrite::Options::default())?)
 }

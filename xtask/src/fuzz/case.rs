@@ -29,9 +29,9 @@ pub fn check(case: &Case) -> Result<&'static str, String> {
     }
     let runs = may_run(&typed) && runs(&typed)?;
     for name in passes::names() {
-        rewrites(&model, &passes::named(name).unwrap_or_default(), name, runs)?;
+        rewrites(&model, &passes::named(&name).unwrap_or_default(), &name, runs)?;
     }
-    let rewritten = rewrites(&model, &passes::default_passes(), "default", runs)?;
+    let rewritten = rewrites(&model, &passes::named("default").unwrap_or_default(), "default", runs)?;
     if let Some(rewritten) = rewritten.filter(|_| may_run(&typed)) {
         slides(&model, &rewritten)?;
     }

@@ -386,6 +386,15 @@ impl Op {
         self.schema()
             .is_some_and(|s| s.name.starts_with("Random") || matches!(s.name, "Multinomial" | "Bernoulli"))
     }
+    /// Whether two operands may change places.
+    pub fn is_commutative(self) -> bool {
+        self.is_associative() || matches!(self, Op::Equal)
+    }
+    /// Whether operands may be grouped and ordered at will, as functions of real numbers.
+    pub fn is_associative(self) -> bool {
+        use Op::{Add, And, BitwiseAnd, BitwiseOr, BitwiseXor, Max, Min, Mul, Or, Sum, Xor};
+        matches!(self, Add | And | BitwiseAnd | BitwiseOr | BitwiseXor | Max | Min | Mul | Or | Sum | Xor)
+    }
     /// The operator's fixed facts; `None` for [`Op::Opaque`].
     pub fn schema(self) -> Option<Schema> {
         self.operator().map(|o| o.schema())

@@ -3,7 +3,7 @@ use super::layout::inverse;
 use crate::builder::{Builder, Extent};
 use crate::context::{Cx, dims_text};
 use crate::convolution::{Convolution, convolution, indices, product};
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use crate::verify::as_f64s;
 use crate::weights::{element_bytes, permute};
 use fcc_ir::ops::conv::{AutoPad, ConvProblem};
@@ -57,11 +57,14 @@ rule_type! {
 impl Rule for ConvToIm2colGemm {
     type Found = NodeId;
     type Plan = Convolution;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { linear: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<NodeId> {
         cx.op(node, "Conv").map(|_| node)

@@ -2,7 +2,7 @@
 use crate::builder::{Builder, Extent};
 use crate::context::Cx;
 use crate::convolution::{Convolution, convolution, product};
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use crate::toeplitz;
 use crate::weights::{element_bytes, repeat_each};
 use fcc_ir::{NodeId, ValueId};
@@ -40,11 +40,14 @@ rule_type! {
 impl Rule for ConvToToeplitzGemm {
     type Found = NodeId;
     type Plan = Convolution;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { linear: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<NodeId> {
         cx.op(node, "Conv").map(|_| node)

@@ -1,7 +1,7 @@
 //! Nodes whose value is the same in every run, computed now.
 use crate::builder::Builder;
 use crate::context::Cx;
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use fcc_ir::interp::eval_op;
 use fcc_ir::{NodeId, Op, Tensor, Value, ValueId};
 
@@ -36,11 +36,14 @@ rule_type! {
 impl Rule for FoldConstants {
     type Found = NodeId;
     type Plan = Tensor;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { repeats: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<NodeId> {
         let op = cx.graph().op(node)?;

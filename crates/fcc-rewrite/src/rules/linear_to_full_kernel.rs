@@ -3,7 +3,7 @@ use super::layout::{inverse, reshape_behind, transpose_behind};
 use crate::builder::Builder;
 use crate::context::{Cx, known_product};
 use crate::linear::{Linear, linear};
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use fcc_ir::{Dim, NodeId, ValueId};
 
 rule_type! {
@@ -62,11 +62,14 @@ pub(crate) struct Plan {
 impl Rule for LinearToFullKernelConv {
     type Found = NodeId;
     type Plan = Plan;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { linear: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<NodeId> {
         cx.op_in(node, &["Gemm", "MatMul"]).map(|_| node)

@@ -3,7 +3,8 @@ use super::layout::inverse;
 use crate::builder::{Builder, Extent};
 use crate::context::Cx;
 use crate::linear::{Linear, linear};
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::registry::CANCEL_LAYOUTS;
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use fcc_ir::{NodeId, ValueId};
 
 rule_type! {
@@ -49,11 +50,14 @@ rule_type! {
 impl Rule for LinearToPointwiseConv {
     type Found = NodeId;
     type Plan = Linear;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { linear: true, then: Some(CANCEL_LAYOUTS), ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<NodeId> {
         cx.op_in(node, &["Gemm", "MatMul"]).map(|_| node)

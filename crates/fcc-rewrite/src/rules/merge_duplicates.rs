@@ -1,7 +1,7 @@
 //! Nodes that compute the same as another.
 use crate::builder::Builder;
 use crate::context::Cx;
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use crate::same::same_attrs;
 use fcc_ir::{NodeId, Op, Slot, ValueId};
 
@@ -39,11 +39,14 @@ const SMALL: usize = 64;
 impl Rule for MergeDuplicates {
     type Found = (NodeId, NodeId);
     type Plan = ValueId;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { repeats: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<(NodeId, NodeId)> {
         let op = cx.graph().op(node)?;

@@ -2,7 +2,7 @@
 use super::layout::reshape_behind;
 use crate::builder::Builder;
 use crate::context::{Cx, dims_text, same_elements_shape};
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use fcc_ir::{NodeId, Shape, ValueId};
 
 rule_type! {
@@ -40,11 +40,14 @@ pub(crate) enum Plan {
 impl Rule for MergeReshapes {
     type Found = (NodeId, ValueId);
     type Plan = Plan;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { repeats: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<(NodeId, ValueId)> {
         let (_, middle) = reshape_behind(cx, cx.out(node))?;

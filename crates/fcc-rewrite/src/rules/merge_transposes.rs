@@ -2,7 +2,7 @@
 use super::layout::{is_identity, transpose_behind};
 use crate::builder::Builder;
 use crate::context::Cx;
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use fcc_ir::{NodeId, ValueId};
 
 rule_type! {
@@ -29,11 +29,14 @@ rule_type! {
 impl Rule for MergeTransposes {
     type Found = NodeId;
     type Plan = (ValueId, Vec<usize>);
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { repeats: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<NodeId> {
         cx.op(node, "Transpose")?;

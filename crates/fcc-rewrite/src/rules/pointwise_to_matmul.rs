@@ -3,7 +3,7 @@ use super::layout::inverse;
 use crate::builder::Builder;
 use crate::context::Cx;
 use crate::convolution::{Convolution, convolution};
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use crate::weights::permute;
 use fcc_ir::{Dim, NodeId, ValueId};
 
@@ -39,11 +39,14 @@ rule_type! {
 impl Rule for PointwiseConvToMatmul {
     type Found = NodeId;
     type Plan = Convolution;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { linear: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<NodeId> {
         cx.op(node, "Conv").map(|_| node)

@@ -2,7 +2,7 @@
 use super::layout::{is_identity, is_reshape, perm};
 use crate::builder::Builder;
 use crate::context::{Cx, is_onnx, same_elements_shape};
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use fcc_ir::{NodeId, OpNode, ValueId};
 
 rule_type! {
@@ -36,11 +36,14 @@ rule_type! {
 impl Rule for RemoveIdentities {
     type Found = (NodeId, ValueId);
     type Plan = ValueId;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { repeats: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<(NodeId, ValueId)> {
         let op = cx.graph().op(node).filter(|op| is_onnx(op))?;

@@ -2,7 +2,7 @@
 use super::layout::{inverse, is_identity, perm, reshape_behind, transpose_behind};
 use crate::builder::Builder;
 use crate::context::{Cx, same_elements_shape, same_shape};
-use crate::rule::{Declined, Match, Rule, rule_type};
+use crate::rule::{Declined, Match, Rule, Traits, rule_type};
 use crate::weights::permute;
 use fcc_ir::{Dim, NodeId, Shape, Tensor, ValueId};
 use std::collections::BTreeSet;
@@ -100,11 +100,14 @@ enum Operand {
 impl Rule for SinkLayout {
     type Found = Plan;
     type Plan = Plan;
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Self::NAME
     }
-    fn doc(&self) -> &'static str {
+    fn doc(&self) -> &str {
         Self::DOC
+    }
+    fn traits(&self) -> Traits {
+        Traits { repeats: true, ..Traits::default() }
     }
     fn pattern(&self, cx: &Cx<'_>, node: NodeId) -> Option<Plan> {
         let elementwise = is_elementwise(cx, node) || cx.op(node, "BatchNormalization").is_some();

@@ -101,7 +101,7 @@ pub fn rewrite(model: &Model, names: &[&str]) -> (Model, Report) {
         Ok(())
     };
     let done = rewrite_with(model, names, Options { on_match: Some(&mut prove), ..Options::default() });
-    let linear = |r: &&fcc_rewrite::Row| fcc_rewrite::prove::LINEAR_RULES.contains(&r.rule.as_str());
+    let linear = |r: &&fcc_rewrite::Row| passes::rule(&r.rule).is_some_and(|rule| rule.traits().linear);
     assert_eq!(proofs, done.1.rows.iter().filter(|r| r.outcome == Outcome::Rewritten).filter(linear).count());
     done
 }

@@ -1,8 +1,9 @@
 //! `fcc rules`: what `fcc rewrite --rule` takes.
 use super::Failure;
 use super::out::{Out, table};
-use fcc_rewrite::AnyRule;
-use fcc_rewrite::passes::{PassKind, default_passes, named, names, rule, rules};
+use fcc_rewrite::law;
+use fcc_rewrite::passes::{Pass, PassKind};
+use fcc_rewrite::registry::{DEFAULT, Registry};
 use serde_json::json;
 
 /// List the rewrite rules, or explain one
@@ -28,18 +29,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     out.finish()
 }
 
-/// The first line of a rule's documentation: its equation.
-fn law(rule: &dyn AnyRule) -> String {
-    rule.doc().trim().lines().next().unwrap_or_default().trim().replace('`', "")
+/// The pipelines, and what each consists of.
+fn pipelines(registry: &Registry) -> Result<Vec<(&str, String)>, Failure> {
+    let mut described = vec![];
+    // the default is told apart from the others
+    for pipeline in registry.pipelines().filter(|p| p.name != DEFAULT) {
+        described.push((pipeline.name.as_str(), steps(&registry.passes(&pipeline.name)?)));
+    }
+    Ok(described)
 }
 
-/// The groups, and what each consists of.
-fn groups() -> Vec<(&'static str, String)> {
-    let single = |name: &&str| rule(name).is_none();
-    names().into_iter().filter(single).map(|name| (name, steps(&named(name).unwrap_or_default()))).collect()
-}
-
-fn steps(passes: &[fcc_rewrite::passes::Pass]) -> String {
+fn steps(passes: &[Pass]) -> String {
     let mut steps: Vec<String> = vec![];
     for pass in passes {
         match &pass.kind {
@@ -54,44 +54,52 @@ fn steps(passes: &[fcc_rewrite::passes::Pass]) -> String {
 }
 
 fn list(out: &mut Out, as_json: bool) -> Result<(), Failure> {
+    let registry = Registry::builtin();
+    let pipelines = pipelines(&registry)?;
     if as_json {
-        let rules: Vec<_> = rules().iter().map(|r| json!({ "name": r.name(), "law": law(*r) })).collect();
+        let rules: Vec<_> =
+            registry.rules().map(|r| json!({ "name": r.name(), "law": law(r.as_ref()) })).collect();
         let groups: Vec<_> =
-            groups().iter().map(|(name, steps)| json!({ "name": name, "steps": steps })).collect();
+            pipelines.iter().map(|(name, steps)| json!({ "name": name, "steps": steps })).collect();
         return out.json(&json!({ "rules": rules, "groups": groups }));
     }
-    let rows: Vec<Vec<String>> = rules().iter().map(|r| vec![r.name().to_string(), law(*r)]).collect();
+    let rows: Vec<Vec<String>> =
+        registry.rules().map(|r| vec![r.name().to_string(), law(r.as_ref())]).collect();
     for line in table(&["Rule", "Law"], &rows, &[false, false]) {
         out.line(line)?;
     }
     out.line("")?;
     let rows: Vec<Vec<String>> =
-        groups().into_iter().map(|(name, steps)| vec![name.to_string(), steps]).collect();
+        pipelines.into_iter().map(|(name, steps)| vec![name.to_string(), steps]).collect();
     for line in table(&["Group", "Steps"], &rows, &[false, false]) {
         out.line(line)?;
     }
-    let default: Vec<&str> = default_passes().iter().map(|p| p.name).collect();
+    let default: Vec<String> = registry.passes(DEFAULT)?.into_iter().map(|p| p.name).collect();
     out.line("")?;
     out.line(format_args!("Without --rule, fcc rewrite runs {}.", default.join(", ")))
 }
 
 fn explain(out: &mut Out, name: &str, as_json: bool) -> Result<(), Failure> {
-    if let Some(rule) = rule(name) {
+    let registry = Registry::builtin();
+    if let Some(rule) = registry.rule(name) {
+        let (law, doc) = (law(rule.as_ref()), rule.doc().trim());
         if as_json {
-            return out.json(&json!({ "name": name, "law": law(rule), "doc": rule.doc().trim() }));
+            return out.json(&json!({ "name": name, "law": law, "doc": doc }));
         }
         out.line(name)?;
         out.line("")?;
-        for line in rule.doc().trim().lines() {
+        for line in doc.lines() {
             out.line(line.strip_prefix(' ').unwrap_or(line))?;
         }
         return Ok(());
     }
-    let Some(passes) = named(name).filter(|_| names().contains(&name)) else {
-        return Err(Failure::input(format!("rule: got `{name}`, wanted one of {}", names().join(", "))));
-    };
-    if as_json {
-        return out.json(&json!({ "name": name, "steps": steps(&passes) }));
+    if registry.pipeline(name).is_none() {
+        let known: Vec<&str> = registry.names().collect();
+        return Err(Failure::input(format!("rule: got `{name}`, wanted one of {}", known.join(", "))));
     }
-    out.line(format_args!("{name}: {}", steps(&passes)))
+    let steps = steps(&registry.passes(name)?);
+    if as_json {
+        return out.json(&json!({ "name": name, "steps": steps }));
+    }
+    out.line(format_args!("{name}: {steps}"))
 }

@@ -14,7 +14,8 @@ use fcc_ir::text::{PrintOptions, print};
 use fcc_ir::{Model, printable_json};
 use fcc_onnx::{SaveOptions, data_path};
 use fcc_rewrite::dense::{self, Padding, Windows};
-use fcc_rewrite::passes::{Pass, default_passes, named, names, without};
+use fcc_rewrite::passes::Pass;
+use fcc_rewrite::registry::Registry;
 use fcc_rewrite::{Limits, Moment, Report, Site};
 use proofs::Proofs;
 use serde_json::{Value as Json, json};
@@ -123,7 +124,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let target = target(args, &mut files)?;
     let report = args.report.as_deref().map(|path| files.output("--report", path)).transpose()?;
     if let Some(folder) = &args.dump {
-        let names = std::iter::once("input").chain(passes.iter().map(|p| p.name));
+        let names = std::iter::once("input").chain(passes.iter().map(|p| p.name.as_str()));
         dump::claim(&mut files, folder, names)?;
     }
     let mut model = args.model.load(&mut files)?;
@@ -212,15 +213,10 @@ fn tell(out: &mut Out, args: &Args, outcome: &Outcome) -> Result<(), Failure> {
 
 /// The passes of the rules in the order given, or those of a plain `fcc rewrite`, less those left out.
 fn passes(args: &Args) -> Result<Vec<Pass>, Failure> {
-    let mut passes = if args.rules.is_empty() { default_passes() } else { vec![] };
-    for rule in &args.rules {
-        let found = named(rule).ok_or_else(|| {
-            Failure::input(format!("--rule: got `{rule}`, wanted none, {}", names().join(", ")))
-        })?;
-        passes.extend(found);
-    }
+    let registry = Registry::builtin();
+    let mut passes = registry.passes_of(&args.rules).map_err(|e| Failure::input(format!("--rule: {e}")))?;
     for rule in &args.skip {
-        passes = without(&passes, rule).ok_or_else(|| {
+        passes = registry.without(&passes, rule).ok_or_else(|| {
             Failure::input(format!(
                 "--skip: got `{rule}`, wanted a rule or group of this run (see `fcc rules`)"
             ))
