@@ -44,6 +44,8 @@ class Case:
     types: dict = field(default_factory=dict)
     # rows of the first output that mean something, by batch
     rows: list[int] | None = None
+    # an operator of the same domain that turns the first output back, with the same other inputs
+    then: str | None = None
 
 
 def draw(rng: np.random.Generator, *shape: int, dtype=np.float32) -> np.ndarray:
@@ -71,13 +73,17 @@ def norm_bound(terms: int, gamma: float = 2.0) -> float:
 
 
 def model_of(case: Case, outputs: list[onnx.ValueInfoProto] | None = None) -> tuple[onnx.ModelProto, dict]:
-    names, infos, feed = [], [], {}
+    names, infos, feed, constants = [], [], {}, []
     for index, array in enumerate(case.inputs):
         if array is None:
             names.append("")
             continue
         name = f"in{index}"
         names.append(name)
+        if isinstance(array, TensorProto):  # of a type that numpy has not
+            array.name = name
+            constants.append(array)
+            continue
         feed[name] = array
         infos.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
     made = [f"out{index}" for index in range(case.outputs)]
@@ -87,6 +93,9 @@ def model_of(case: Case, outputs: list[onnx.ValueInfoProto] | None = None) -> tu
     if opset is not None:  # make_node has a use of its own for the name
         node.attribute.append(helper.make_attribute("opset", opset))
     nodes = [node]
+    if case.then is not None:
+        nodes.append(helper.make_node(case.then, [made[0], *names[1:]], ["back"], domain=case.domain, **case.attrs))
+        made[0] = "back"
     if case.rows is not None:  # rows behind the end of a sequence mean nothing
         keep = np.array(case.rows, np.int64)
         nodes.append(helper.make_node("Constant", [], ["keep"], value=numpy_helper.from_array(keep)))
@@ -102,7 +111,7 @@ def model_of(case: Case, outputs: list[onnx.ValueInfoProto] | None = None) -> tu
                  for i, n in enumerate(made)]
     else:
         typed = outputs
-    graph = helper.make_graph(nodes, case.name, infos, typed)
+    graph = helper.make_graph(nodes, case.name, infos, typed, constants)
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(MS, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10), feed
 
@@ -116,7 +125,6 @@ def run_onnxruntime(case: Case) -> tuple[onnx.ModelProto, dict, list[np.ndarray]
     options.log_severity_level = 4
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = session.run(None, feed)
-    # numpy has no 4-bit integers: ONNX Runtime gives them packed, so that such outputs go through a Cast instead
     infos = [helper.make_tensor_value_info(o.name, helper.np_dtype_to_tensor_dtype(w.dtype), w.shape)
              for o, w in zip(model.graph.output, wanted)]
     return model_of(case, infos)[0], feed, wanted

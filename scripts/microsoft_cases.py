@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from microsoft import Case, attention_bound, draw, ints, norm_bound, sum_bound
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 MS = "com.microsoft"
 
@@ -372,6 +372,28 @@ def quantised_weights() -> list[Case]:
     return out
 
 
+def quantised_tables() -> list[Case]:
+    """`GatherBlockQuantized` of bytes: small integers and scales that are powers of two."""
+    out = []
+    rows, columns = 3, 48
+    indices = np.array([[0, 2, 7], [-1, 1, -9]], np.int64)
+    for bits in (2, 4, 8):
+        for block in (16, 32):
+            r = rng(f"gather {bits} {block}")
+            blocks = -(-columns // block)
+            data = pack(r.integers(0, 2**bits, (rows, columns)), bits)
+            zeros = np.zeros((rows, -(-blocks * bits // 8) * 8 // bits), int)
+            zeros[:, :blocks] = r.integers(0, 2**bits, (rows, blocks))
+            scales = 2.0 ** r.integers(-2, 2, (rows, blocks)).astype(np.float32)
+            attrs = {"bits": bits, "block_size": block, "quantize_axis": 1}
+            name = f"gather_quantized{bits}_{block}"
+            out.append(Case(name, "GatherBlockQuantized", [data, indices, scales], 1, attrs))
+            out.append(Case(f"{name}_zeros", "GatherBlockQuantized", [data, indices, scales, pack(zeros, bits)], 1, attrs))
+            half = [data, indices.astype(np.int32), scales.astype(np.float16), pack(zeros, bits)]
+            out.append(Case(f"{name}_half", "GatherBlockQuantized", half, 1, attrs))
+    return out
+
+
 def quantisation() -> list[Case]:
     """`QuantizeLinear`, `DequantizeLinear`, `QLinearSoftmax`, `QLinearWhere`, `QLinearConv` of this domain."""
     out = []
@@ -385,6 +407,12 @@ def quantisation() -> list[Case]:
         for name, attrs, s, z in (("tensor", {}, one, zero), ("axis", {"axis": 1}, scales, zeros), ("axis_default", {}, scales, zeros), ("axis_negative", {"axis": -2}, scales, zeros), ("vector_of_one", {}, scales[:1], zeros[:1])):
             out.append(Case(f"quantize_{kind}_{name}", "QuantizeLinear", [x, s, z], 1, attrs))
             out.append(Case(f"dequantize_{kind}_{name}", "DequantizeLinear", [q, s, z], 1, attrs))
+    for kind, low in (("INT4", -8), ("UINT4", 0)):
+        x = draw(rng(kind), 2, 3, 4) * 12
+        zeros = helper.make_tensor("", getattr(TensorProto, kind), [3], [low + 1, low + 5, low + 12])
+        back = Case(f"quantize_{kind.lower()}_and_back", "QuantizeLinear", [x, scales, zeros], 1, {"axis": 1})
+        back.then = "DequantizeLinear"
+        out.append(back)
     out.append(Case("quantize_plain", "QuantizeLinear", [draw(r, 2, 3) * 200, one]))
     out.append(Case("dequantize_int32", "DequantizeLinear", [ints(r, -99, 99, 2, 3), one]))
     for dtype in (np.uint8, np.int8):
@@ -456,6 +484,7 @@ def accepted() -> list[Case]:
         *activations(),
         *products(),
         *quantised_weights(),
+        *quantised_tables(),
         *quantisation(),
         *neighbours(),
     ]
@@ -515,7 +544,7 @@ def refused() -> list[Case]:
         Case("rotary_dim_without_heads", "RotaryEmbedding", rot, 1, {"rotary_embedding_dim": 4}),
         Case("bias_gelu", "BiasGelu", [d(2, 3), d(2)]),
         Case("fast_gelu", "FastGelu", [d(2, 3), d(1, 3)]),
-        Case("fused_mat_mul_batch", "FusedMatMul", [d(2, 4), d(4, 3)], 1, {"transBatchA": 1}),
+        Case("fused_mat_mul_batch_of_two_axes", "FusedMatMul", [d(2, 4), d(4, 3)], 1, {"transBatchA": 1}),
         Case("fused_mat_mul_inner", "FusedMatMul", [d(2, 4), d(4, 3)], 1, {"transA": 1}),
         Case("fused_gemm_none", "FusedGemm", [d(2, 4), d(4, 3)]),
         Case("fused_gemm_param", "FusedGemm", [d(2, 4), d(4, 3)], 1, {"activation": "LeakyRelu"}),
@@ -528,6 +557,8 @@ def refused() -> list[Case]:
         Case("nbits_scales", "MatMulNBits", put(nbits, i2=d(3, 1)), 1, bits),
         Case("nbits_inner", "MatMulNBits", put(nbits, i0=d(2, 31)), 1, bits),
         Case("nbits_group", "MatMulNBits", [*nbits, None, np.full(32, 2, np.int32)], 1, bits),
+        Case("gather_quantized_axis", "GatherBlockQuantized", [np.zeros((2, 16), np.uint8), one(0), d(2, 2)], 1, {"block_size": 16, "gather_axis": 1}),
+        Case("gather_quantized_scales", "GatherBlockQuantized", [np.zeros((2, 16), np.uint8), one(0), d(2, 1)], 1, {"block_size": 16}),
         Case("inverse_square", "Inverse", [d(2, 3)]),
         Case("inverse_rank", "Inverse", [d(3)]),
         Case("expand_dims_axis", "ExpandDims", [d(2, 3), np.array(3, np.int32)]),

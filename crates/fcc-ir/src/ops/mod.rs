@@ -189,6 +189,7 @@ operators! {
     FusedMatMul => microsoft::fused::FUSED_MAT_MUL,
     GRU => recurrent::GRU,
     Gather => gather::Gather,
+    GatherBlockQuantized => microsoft::gather_block_quantized::GatherBlockQuantized,
     GatherElements => gather::GatherElements,
     GatherND => gather::GatherND,
     Gelu => activation::GELU,

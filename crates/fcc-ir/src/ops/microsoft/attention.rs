@@ -142,8 +142,7 @@ impl Operator for Attention {
         let space = Space { batch: p.batch, heads: p.heads, queries: tokens, keys: p.keys, past };
         let mask = cx.opt_tensor(3)?;
         let mask = mask.map(|m| Ok::<_, Error>((m, Form::of_mask_index(m.shape(), space)?))).transpose()?;
-        // a single token looks at all keys, wherever it stands
-        let causal = cx.node.attrs.flag("unidirectional", false)? && tokens > 1;
+        let causal = cx.node.attrs.flag("unidirectional", false)?;
         let filter = cx.node.attrs.float_or("mask_filter_value", -10000.0)?;
         let mask = Mask::new(space, mask, filter, cx.opt_tensor(5)?, causal)?;
         let y = p.attend(

@@ -68,7 +68,11 @@ impl Operator for EmbedLayerNormalization {
             Ok(Some(rows_of(name, &ids.to_i64s()?, cx.tensor(table)?.shape()[0])?))
         };
         let word_rows = rows(0, 2, "input_ids")?.unwrap_or_default();
-        let segment_rows = rows(1, 4, "segment_ids")?;
+        // without ids, a table of segments gives its first row
+        let segment_rows = match (rows(1, 4, "segment_ids")?, cx.opt_tensor(4)?) {
+            (None, Some(table)) => rows_of("segment", &vec![0; word_rows.len()], table.shape()[0])?,
+            (rows, _) => rows.unwrap_or_default(),
+        };
         let position_rows = match rows(8, 3, "position_ids")? {
             Some(rows) => rows,
             None if word_rows.is_empty() => vec![],
@@ -88,8 +92,8 @@ impl Operator for EmbedLayerNormalization {
                 let position = position_rows[t % position_rows.len()];
                 for c in 0..hidden {
                     let mut v = words[word * hidden + c] + positions[position * hidden + c];
-                    if let (Some(rows), Some(table)) = (&segment_rows, &segments) {
-                        v += table[rows[t] * hidden + c];
+                    if let Some(table) = &segments {
+                        v += table[segment_rows[t] * hidden + c];
                     }
                     sum.push(v);
                 }
@@ -146,9 +150,9 @@ mod tests {
         assert_eq!(floats(2), [4.0, 25.0, 11.0, 3.0]);
         assert_eq!(floats(0), [-0.5, 2.0, 1.5, -2.0]);
         assert_eq!(outputs[1].as_tensor().unwrap().as_slice::<i32>().unwrap()[..], [1]);
-        // without segments and positions
+        // without segments' ids and positions: the first segment
         let plain = run(&[1, 0], None, None).unwrap();
-        assert_eq!(plain[2].as_tensor().unwrap().as_slice::<f32>().unwrap()[..], [3.0, 6.0, 2.0, 2.0]);
+        assert_eq!(plain[2].as_tensor().unwrap().as_slice::<f32>().unwrap()[..], [13.0, 6.0, 12.0, 2.0]);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub(super) struct Mask<'a> {
     filter: f32,
     /// `[batch or 1, heads or 1, queries, keys]`.
     bias: Option<(Vec<f32>, &'a [usize])>,
-    /// Keys behind the query are hidden.
+    /// Keys behind a query are hidden, but from the last one.
     causal: bool,
 }
 
@@ -122,7 +122,8 @@ impl<'a> Mask<'a> {
         });
         for (j, score) in (first..).zip(scores) {
             let mut add = if self.sees(b, i, j) { 0.0 } else { self.filter };
-            if self.causal && j > s.past + i {
+            // the last query sees all keys, those beyond its own place included
+            if self.causal && i + 1 < s.queries && j > s.past + i {
                 add += f32::MIN;
             }
             *score += bias.map_or(0.0, |v| v[j]) + add;

@@ -162,8 +162,7 @@ impl Operator for MultiHeadAttention {
         };
         let mask = cx.opt_tensor(4)?;
         let mask = mask.map(|m| Ok::<_, Error>((m, Form::of_padding(m.shape(), space)?))).transpose()?;
-        // a single token looks at all keys, wherever it stands
-        let causal = cx.node.attrs.flag("unidirectional", false)? && p.queries > 1;
+        let causal = cx.node.attrs.flag("unidirectional", false)?;
         let filter = cx.node.attrs.float_or("mask_filter_value", -10000.0)?;
         let mask = Mask::new(space, mask, filter, cx.opt_tensor(5)?, causal)?;
         let mut kept = vec![];
@@ -235,6 +234,10 @@ mod tests {
         assert_eq!(run(Attrs::new(), &inputs, 1).unwrap()[0], [5.5, 55.0, 5.5, 55.0]);
         let causal = Attrs::new().with("unidirectional", 1i64);
         assert_eq!(run(causal, &inputs, 1).unwrap()[0], [8.0, 80.0, 5.5, 55.0]);
+        // three keys without a past: the first query sees its own, the last one all
+        let causal = Attrs::new().with("unidirectional", 1i64);
+        let wide = [q.clone(), zeros(&[1, 3, 2]), f(&[1, 3, 2], &[1.0, 10.0, 3.0, 30.0, 8.0, 80.0])];
+        assert_eq!(run(causal, &wide, 1).unwrap()[0], [1.0, 10.0, 4.0, 40.0]);
         // a bias for one head of all
         let bias = f(&[1, 1, 2, 3], &[0.0, -1e9, -1e9, -1e9, -1e9, 0.0]);
         let inputs = [q, k, v, None, None, bias, pk, pv];
