@@ -102,7 +102,7 @@ impl fmt::Debug for CompiledModel {
 /// What shape inference and code generation find wrong with the model, with its place; [`Isa::Amx`] on a machine that has
 /// none.
 pub fn compile(model: &Model, options: &Options) -> Result<CompiledModel> {
-    options.isa.check().map_err(|why| Error::unsupported(format!("level amx: {why}")))?;
+    options.isa.check().map_err(|why| Error::unsupported(format!("level {}: {why}", options.isa)))?;
     let main = Segment::main(model, options)?;
     let graph = &model.graph;
     let compiled = CompiledModel {

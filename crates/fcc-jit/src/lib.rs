@@ -27,7 +27,7 @@ mod segment;
 mod splice;
 pub mod tune;
 
-pub use asm::Isa;
+pub use asm::{Isa, MAX_ISA};
 pub use choices::Choices;
 pub use compiled::{CompiledModel, Options, Release, compile};
 pub use declined::Declined;

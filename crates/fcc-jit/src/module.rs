@@ -6,7 +6,7 @@ use crate::guard;
 use crate::pool::{self, Pool};
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, Function, Signature, UserFuncName, Value, types::I64};
-use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
+use cranelift_codegen::isa::{Builder, CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
@@ -314,15 +314,34 @@ unsafe impl Send for Code {}
 // SAFETY: as above.
 unsafe impl Sync for Code {}
 
+/// Cranelift's description of this CPU, without what [`asm::MAX_ISA`] does not allow.
+fn native() -> Result<Builder> {
+    let mut target = cranelift_native::builder().map_err(|e| Error::unsupported("machine code", e))?;
+    let allowed = Isa::allowed().map_err(|why| Error::unsupported("this level", why))?;
+    let above = |feature: &str| match allowed {
+        Isa::Baseline => {
+            feature.starts_with("has_avx")
+                || ["has_fma", "has_bmi1", "has_bmi2", "has_lzcnt"].contains(&feature)
+        }
+        Isa::Avx2 => feature.starts_with("has_avx512"),
+        Isa::Avx512 | Isa::Amx => false,
+    };
+    let features: Vec<&str> = target.iter().map(|s| s.name).filter(|name| above(name)).collect();
+    for feature in features {
+        target.set(feature, "false").map_err(|e| Error::Codegen(format!("feature {feature}: {e}")))?;
+    }
+    Ok(target)
+}
+
 impl Code {
     /// An empty module at level `isa`, limited to what this CPU has.
     ///
     /// # Errors
-    /// [`Isa::Amx`] where it is not available.
+    /// [`Isa::Amx`] where it is not available; a [`asm::MAX_ISA`] that names no level.
     pub fn new(isa: Isa) -> Result<Code> {
-        isa.check().map_err(|why| Error::unsupported("level amx", why))?;
+        isa.check().map_err(|why| Error::unsupported("this level", why))?;
         let isa = Isa::within(isa);
-        let target = cranelift_native::builder().map_err(|e| Error::unsupported("machine code", e))?;
+        let target = native()?;
         let target = target.finish(flags(false, isa)?).map_err(|e| Error::Codegen(e.to_string()))?;
         Code::for_target(target, isa)
     }

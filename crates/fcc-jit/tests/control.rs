@@ -1,7 +1,7 @@
 //! `If`, `Loop`, `Scan` and functions: bodies are compiled, and agree with the interpreter.
 mod common;
 
-use common::net::{Net, Within, check};
+use common::net::{Net, Within, check, run_guarded};
 use fcc_ir::attr::Attrs;
 use fcc_ir::interp::{self, Values};
 use fcc_ir::text;
@@ -92,7 +92,7 @@ fn a_loop_runs_its_compiled_body() {
     let compiled = compile(&m, &Options::with_threads(1)).unwrap();
     for trips in [1i64, 2, 7] {
         let inputs = given([("trips", Tensor::scalar(trips).into()), ("x", reals(&[2, 3]))]);
-        assert_eq!(compiled.run(&inputs).unwrap(), interp::run(&m, &inputs).unwrap(), "{trips}");
+        assert_eq!(run_guarded(&compiled, &inputs).unwrap(), interp::run(&m, &inputs).unwrap(), "{trips}");
     }
 }
 
@@ -114,7 +114,7 @@ main (int64 trips, float[n] x) => (float[m] y) {
     let compiled = compile(&m, &Options::with_threads(1)).unwrap();
     for _ in 0..3 {
         let inputs = given([("trips", Tensor::scalar(9i64).into()), ("x", reals(&[2]))]);
-        assert_eq!(compiled.run(&inputs).unwrap(), interp::run(&m, &inputs).unwrap());
+        assert_eq!(run_guarded(&compiled, &inputs).unwrap(), interp::run(&m, &inputs).unwrap());
     }
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::levels;
-use common::net::{Net, Within, attrs, close};
+use common::net::{Net, Within, attrs, close, run_guarded};
 use fcc_ir::attr::{AttrValue, Attrs};
 use fcc_ir::interp::{self, Values};
 use fcc_ir::{Dim, Model, Tensor, TensorType, Value, ValueId, ValueInfo, ValueType};
@@ -13,7 +13,7 @@ use fcc_jit::{Options, compile};
 fn jit(model: &Model, inputs: &Values, isa: Isa) -> fcc_ir::Result<Values> {
     let mut options = Options::with_threads(2);
     options.isa = isa;
-    compile(model, &options)?.run(inputs)
+    run_guarded(&compile(model, &options)?, inputs)
 }
 
 /// As `Net::check`, whoever computes the steps. `place` says where in a failure.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::levels;
+use common::net::run_guarded;
 use fcc_ir::attr::Attrs;
 use fcc_ir::interp::Values;
 use fcc_ir::{Model, Tensor, Value};
@@ -97,7 +98,7 @@ fn worst(
     options.isa = isa;
     let compiled = compile(model, &options).unwrap();
     assert!(compiled.plan_for(inputs).unwrap().interpreted_steps().is_empty());
-    let made = compiled.run(inputs).unwrap();
+    let made = run_guarded(&compiled, inputs).unwrap();
     let Some(Value::Tensor(y)) = made.values().next() else { panic!("no output") };
     let y = y.as_slice::<f32>().unwrap();
     let mut worst = (0.0, 0.0);

@@ -1,7 +1,7 @@
 //! Operators as older opsets state them, lowered as the interpreter reads them.
 mod common;
 
-use common::net::{Within, check};
+use common::net::{Within, check, run_guarded};
 use fcc_ir::interp::Values;
 use fcc_ir::text::parse;
 use fcc_ir::{Tensor, Value};
@@ -51,5 +51,5 @@ fn slopes_of_version_6_belong_to_channels() {
     ]);
     let want = fcc_ir::interp::run(&model, &inputs).unwrap();
     let compiled = fcc_jit::compile(&model, &fcc_jit::Options::with_threads(1)).unwrap();
-    assert_eq!(compiled.run(&inputs).unwrap(), want);
+    assert_eq!(run_guarded(&compiled, &inputs).unwrap(), want);
 }

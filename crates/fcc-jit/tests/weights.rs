@@ -1,6 +1,6 @@
 //! Weights in a mapped file: at any alignment, let go of once they are packed, and read again.
 mod common;
-use common::net::{Net, Within, attrs, close};
+use common::net::{Net, Within, attrs, close, run_guarded};
 use fcc_ir::interp::{self, Values};
 use fcc_ir::{Model, NodeKind, ValueId};
 use fcc_jit::{Isa, Options, Release, compile};
@@ -89,7 +89,7 @@ fn weights_are_read_at_every_alignment_and_again_after_they_were_let_go() {
                 }));
                 // each round reads what the round before let go of
                 let compiled = compile(&model, &options).expect("compiles");
-                compare(&compiled.run(&inputs).expect("runs"), &want, &place);
+                compare(&run_guarded(&compiled, &inputs).expect("runs"), &want, &place);
                 assert!(released.load(Ordering::Relaxed) >= 2 * 4 * WIDE * WIDE, "{place}");
             }
         }

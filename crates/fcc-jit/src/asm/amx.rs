@@ -39,11 +39,19 @@ pub unsafe fn assume_amx_is_emulated() {
 /// What is missing.
 pub(super) fn available() -> std::result::Result<(), String> {
     static FOUND: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    if super::Isa::detect() < super::Isa::Avx512 {
+    use super::isa::{Isa, MAX_ISA};
+    let allowed = Isa::allowed()?;
+    if allowed < Isa::Avx512 {
+        return Err(format!("AMX is used beside AVX-512, which {MAX_ISA}={allowed} does not allow"));
+    }
+    if Isa::detect() < Isa::Avx512 {
         return Err("AMX is used beside AVX-512, which this CPU does not have".into());
     }
     if EMULATED.load(Ordering::SeqCst) {
         return Ok(());
+    }
+    if allowed < Isa::Amx {
+        return Err(format!("{MAX_ISA}={allowed} does not allow AMX"));
     }
     FOUND.get_or_init(ask).clone()
 }

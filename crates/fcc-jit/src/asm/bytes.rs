@@ -25,7 +25,7 @@ impl Dot {
     /// The best way of vectors on the CPU that runs this, at a level that it has.
     pub fn detect(isa: Isa) -> Dot {
         #[cfg(target_arch = "x86_64")]
-        {
+        if Isa::allowed().is_ok_and(|allowed| allowed >= Isa::Avx512) {
             let evex = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl");
             let has = match isa {
                 Isa::Avx512 | Isa::Amx => is_x86_feature_detected!("avx512vnni"),

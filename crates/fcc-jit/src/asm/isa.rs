@@ -1,7 +1,12 @@
 //! Instruction-set levels, detected at run time and limited by the user.
 
 use super::amx;
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::OnceLock};
+
+/// The variable of the environment that limits what is detected, to the name of a level: this process then runs as on a
+/// machine that has no more. With `avx2` and below the CPU counts as one without VNNI, with `baseline` Cranelift uses
+/// SSE4.2 at most. Read once, when a level is first asked for; a name that is no level's is an error of whatever compiles.
+pub const MAX_ISA: &str = "FCC_MAX_ISA";
 
 /// What the generated kernels may use. Levels are ordered: a machine that has one has all before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,8 +26,27 @@ impl Isa {
     /// All levels, lowest first.
     pub const ALL: [Isa; 4] = [Isa::Baseline, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
-    /// The best level of the CPU that runs this, short of [`Isa::Amx`], for which the system is asked first.
+    /// The level that [`MAX_ISA`] names, by default the highest.
+    ///
+    /// # Errors
+    /// Where it names none.
+    pub(crate) fn allowed() -> Result<Isa, String> {
+        static ALLOWED: OnceLock<Result<Isa, String>> = OnceLock::new();
+        let read = || match std::env::var_os(MAX_ISA) {
+            None => Ok(Isa::Amx),
+            Some(name) => name.to_string_lossy().parse().map_err(|why| format!("{MAX_ISA}: {why}")),
+        };
+        ALLOWED.get_or_init(read).clone()
+    }
+
+    /// The best level of the CPU that runs this, short of [`Isa::Amx`], for which the system is asked first; no more than
+    /// [`MAX_ISA`] allows.
     pub fn detect() -> Isa {
+        // where the variable names no level, what compiles has said so
+        Isa::of_cpu().min(Isa::allowed().unwrap_or(Isa::Baseline).vectors())
+    }
+
+    fn of_cpu() -> Isa {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -48,12 +72,13 @@ impl Isa {
         }
     }
 
-    /// That a limit is none that this machine cannot be held to: AMX is not replaced by something else unsaid, as wider
-    /// vectors are.
+    /// Whether kernels can be limited to this level here: [`Isa::Amx`] where the machine lacks it is an error, not a
+    /// silent fallback as for wider vectors.
     ///
     /// # Errors
-    /// What is missing for [`Isa::Amx`].
+    /// What is missing for [`Isa::Amx`]; a [`MAX_ISA`] that names no level.
     pub fn check(self) -> Result<(), String> {
+        Isa::allowed()?;
         if self == Isa::Amx { amx::available() } else { Ok(()) }
     }
 

@@ -26,7 +26,7 @@ pub use amx::{TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileProduct};
 pub use bytes::Dot;
 pub(crate) use clif::{Target, emit};
 pub use ins::Cond;
-pub use isa::Isa;
+pub use isa::{Isa, MAX_ISA};
 pub use reg::{Mem, Reg};
 pub(crate) use wide::Form;
 pub use wide::{Asm, Assembled, Cmp, Label, Lanes, Mask, Src, Table};

@@ -1,7 +1,7 @@
 //! Products and convolutions of bytes by tiles, bit for bit those of the interpreter.
 
 use crate::common::amx::{amx, assert_released};
-use crate::common::net::Net;
+use crate::common::net::{Net, run_guarded};
 use fcc_ir::attr::Attrs;
 use fcc_ir::{Tensor, ValueId, interp};
 use fcc_jit::{Isa, Options, compile};
@@ -33,7 +33,7 @@ fn check(net: Net, outputs: &[ValueId], least: usize) {
         let tiles = plan.steps().filter(|s| s.kernel.contains(" amx ")).count();
         assert!(tiles >= least, "{tiles} of {least}\n{plan}");
         for _ in 0..2 {
-            assert_eq!(compiled.run(&inputs).expect("run"), want, "{plan}");
+            assert_eq!(run_guarded(&compiled, &inputs).expect("run"), want, "{plan}");
             assert_released();
         }
     }

@@ -1,7 +1,7 @@
 //! Whole models at level AMX against the interpreter.
 
 use crate::common::amx::{amx, caught};
-use crate::common::net::{Net, Within, attrs, close};
+use crate::common::net::{Net, Within, attrs, close, run_guarded};
 use fcc_ir::attr::{AttrValue, Attrs};
 use fcc_ir::interp::{self, Values};
 use fcc_ir::{Model, Tensor, Value, ValueId};
@@ -66,7 +66,7 @@ fn a_network_is_exact_on_integers() {
         assert_eq!(regrouped, 2, "{steps:?}");
         let before = caught();
         for _ in 0..2 {
-            let got = compiled.run(&inputs).expect("run");
+            let got = run_guarded(&compiled, &inputs).expect("run");
             for (name, want) in &want {
                 close(tensor(&got[name]), tensor(want), Within::Exact, name);
             }
@@ -95,7 +95,7 @@ fn a_network_of_reals_is_near_in_both_precisions() {
         let compiled = compile(&model, &options(2, precision)).expect("compile");
         let steps = plan(&compiled, &inputs);
         assert_eq!(steps.iter().filter(|s| s.0.contains(products)).count(), 3, "{steps:?}");
-        let got = compiled.run(&inputs).expect("run");
+        let got = run_guarded(&compiled, &inputs).expect("run");
         for (name, want) in &want {
             close(tensor(&got[name]), tensor(want), Within::Relative(within), name);
         }

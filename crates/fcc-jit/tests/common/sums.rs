@@ -1,5 +1,5 @@
 //! One operator that is a sum of products, in both engines: exact on small integers, within a bound on real values.
-use super::net::{Net, Within};
+use super::net::{Net, Within, run_guarded};
 use super::{Rng, levels};
 use fcc_ir::attr::Attrs;
 use fcc_ir::interp::{self, Values};
@@ -76,7 +76,7 @@ impl Sum {
             let compiled = compile(&model, &options).unwrap();
             let plan = compiled.plan_for(&inputs).unwrap().to_string();
             assert_eq!(plan.contains("winograd"), winograd, "{self:?} at {isa}\n{plan}");
-            let made = compiled.run(&inputs).unwrap();
+            let made = run_guarded(&compiled, &inputs).unwrap();
             let Some(Value::Tensor(y)) = made.values().next() else { panic!("no output") };
             let y = y.as_slice::<f32>().unwrap();
             assert_eq!(y.len(), exact.len());
