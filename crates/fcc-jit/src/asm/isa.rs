@@ -30,7 +30,7 @@ impl Isa {
     ///
     /// # Errors
     /// Where it names none.
-    pub(crate) fn allowed() -> Result<Isa, String> {
+    pub fn allowed() -> Result<Isa, String> {
         static ALLOWED: OnceLock<Result<Isa, String>> = OnceLock::new();
         let read = || match std::env::var_os(MAX_ISA) {
             None => Ok(Isa::Amx),

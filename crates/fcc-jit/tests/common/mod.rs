@@ -20,6 +20,12 @@ pub fn levels() -> Vec<Isa> {
     [Isa::Baseline, Isa::Avx2, Isa::Avx512].into_iter().filter(|&l| l <= Isa::detect()).collect()
 }
 
+/// What tanh may be off by, in units in the last place: more where products and sums are rounded apart, as the baseline
+/// does on a CPU that has nothing more.
+pub fn tanh_bound() -> f64 {
+    if Isa::detect() > Isa::Baseline { 5.0 } else { 6.0 }
+}
+
 /// The levels of vectors that models are compiled for here, and AMX, by emulation if need be.
 pub fn model_levels() -> Vec<Isa> {
     let mut levels = levels();

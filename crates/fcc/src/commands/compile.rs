@@ -45,10 +45,11 @@ impl CompileArgs {
     /// The options of the code generator.
     ///
     /// # Errors
-    /// A level that this machine does not have and that nothing may stand in for.
+    /// A level that this machine does not have and that nothing may stand in for; an `FCC_MAX_ISA` that names none.
     pub fn options(&self) -> Result<Options, Failure> {
         let mut options = self.threads.map_or_else(Options::default, |n| Options::with_threads(n.into()));
         options.isa = self.isa.unwrap_or(options.isa);
+        Isa::allowed().map_err(Failure::input)?;
         options.isa.check().map_err(|why| Failure::input(format!("--isa {}: {why}", options.isa)))?;
         options.precision = self.precision;
         // weights that were packed need not stay in memory a second time
