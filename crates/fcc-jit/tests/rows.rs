@@ -1,4 +1,4 @@
-//! The kernels of elementwise chains, copies, softmax, reductions and resizing between guard words: nothing outside
+//! The kernels of elementwise chains, copies, softmax, reductions and resizing at unreadable pages: nothing outside
 //! the declared operands is written, at every tail length.
 mod common;
 

@@ -354,10 +354,26 @@ impl<'a> Emit<'a> {
             let why = format!("{} takes {} operands, got {}", kernel.name, kernel.operands.len(), args.len());
             return Err(Error::invalid(why).into());
         }
+        for (arg, operand) in args.iter().zip(&kernel.operands) {
+            self.inside(place, &kernel.name, arg, operand.bytes)?;
+        }
         args.iter().for_each(|a| self.touch(a));
         let info = self.kernel_info(place, &kernel);
         self.drafts.push(Draft { info, action: DraftAction::Run { kernel, args } });
         Ok(())
+    }
+    /// Errors where an operand reaches beyond its buffer: beside it in the arena lies another value.
+    fn inside(&self, place: &str, kernel: &str, loc: &Loc, bytes: usize) -> Result<(), Stop> {
+        let Home::Buffer(b) = loc.home else { return Ok(()) };
+        let room = self.buffers[b as usize].bytes;
+        match loc.offset.checked_add(bytes) {
+            Some(end) if end <= room => Ok(()),
+            _ => {
+                let got = format!("{bytes} bytes from {}", loc.offset);
+                let wanted = format!("{room} bytes at most");
+                Err(Error::mismatch(format!("{place}: operand of {kernel}"), got, wanted).into())
+            }
+        }
     }
     /// The kernel of a problem: layers that have the same one share its code.
     fn kernel<S: Debug>(&mut self, spec: &S, build: Build<S>) -> Result<Kernel, Stop> {
