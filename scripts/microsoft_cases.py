@@ -165,6 +165,8 @@ def group_query_attention() -> list[Case]:
     for window in (1, 2, 4, 9):
         add(f"window{window}", ins(r, s, full, s), local_window_size=window)
         add(f"window{window}_token", ins(r, 1, [5, 3], 6, past=5), local_window_size=window, softcap=0.5)
+    add("window0", ins(r, s, full, s), local_window_size=0)
+    add("flags_of_two", ins(r, s, full, s, extra=turn), do_rotary=2, smooth_softmax=2)
     add("window2_scores", ins(r, s, full, s, extra=none[:5]), 4, local_window_size=2, qk_output=1)
     for shape in ((1, 1), (b, 1), (1, n), (b, n)):
         bias = draw(r, *shape, s, s)
@@ -530,6 +532,8 @@ def refused() -> list[Case]:
         Case("gqa_past_alone", "GroupQueryAttention", put(gqa, i3=d(1, 2, 2, 16)), 1, group),
         Case("gqa_rotary_without_caches", "GroupQueryAttention", gqa, 1, {**group, "do_rotary": 1}),
         Case("gqa_window_not_causal", "GroupQueryAttention", gqa, 1, {**group, "causal": 0, "local_window_size": 2}),
+        Case("gqa_causal_two", "GroupQueryAttention", gqa, 1, {**group, "causal": 2}),
+        Case("skip_epsilon", "SkipLayerNormalization", [d(2, 3, 4), d(2, 3, 4), d(4)], 1, {"epsilon": -1.0}),
         Case("skip_rank", "SkipLayerNormalization", [d(2, 3, 4), d(4), d(4)]),
         Case("skip_broadcast", "SkipLayerNormalization", [d(2, 3, 4), d(2, 1, 4), d(4)]),
         Case("skip_gamma", "SkipSimplifiedLayerNormalization", [d(2, 3, 4), d(2, 3, 4), d(3)]),

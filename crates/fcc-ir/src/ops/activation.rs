@@ -91,7 +91,7 @@ fn shrink<T: Real>(x: T, [bias, lambd]: [T; 2]) -> T {
 pub(crate) fn swish<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {
     x * sigmoid(alpha * x)
 }
-fn thresholded_relu<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {
+pub(crate) fn thresholded_relu<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {
     if x > alpha || x.is_nan() { x } else { T::ZERO }
 }
 

@@ -1,7 +1,7 @@
 //! `Attention` of `com.microsoft`: Q, K and V are one product of the input with merged weights.
 use super::heads::{Heads, join, scale, softmax, split};
 use super::mask::{Form, Mask, Space, check_bias};
-use super::{DOMAIN, Shapes, count, extent, head_size, share, sum, wrong_shape};
+use super::{DOMAIN, Shapes, count, extent, head_size, is_one, share, sum, wrong_shape};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::matmul;
 use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value, convert};
@@ -142,7 +142,7 @@ impl Operator for Attention {
         let space = Space { batch: p.batch, heads: p.heads, queries: tokens, keys: p.keys, past };
         let mask = cx.opt_tensor(3)?;
         let mask = mask.map(|m| Ok::<_, Error>((m, Form::of_mask_index(m.shape(), space)?))).transpose()?;
-        let causal = cx.node.attrs.flag("unidirectional", false)?;
+        let causal = is_one(cx.node, "unidirectional", false)?;
         let filter = cx.node.attrs.float_or("mask_filter_value", -10000.0)?;
         let mask = Mask::new(space, mask, filter, cx.opt_tensor(5)?, causal)?;
         let y = p.attend(

@@ -1,6 +1,6 @@
 //! `EmbedLayerNormalization`: the layer normalisation of the sum of word, position and segment embeddings.
 use super::normalization::normalize;
-use super::{DOMAIN, Shapes, extent, rows_of, wrong_shape};
+use super::{DOMAIN, Shapes, epsilon, extent, rows_of, wrong_shape};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, with_real};
 use crate::{DType, Error, Result, Tensor, TensorType, Value};
@@ -52,6 +52,7 @@ impl Operator for EmbedLayerNormalization {
         Schema { name: "EmbedLayerNormalization", domain: DOMAIN, since: &[1], inputs, outputs }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        epsilon(cx.node, 1e-12)?;
         if let Some(shapes) = Shapes::fixed(cx)? {
             extents(&shapes)?;
         }
@@ -81,7 +82,7 @@ impl Operator for EmbedLayerNormalization {
                 rows_of("position", &places, positions.shape()[0])?
             }
         };
-        let epsilon = cx.node.attrs.float_or("epsilon", 1e-12)?;
+        let epsilon = epsilon(cx.node, 1e-12)?;
         let dtype = words.dtype();
         with_real!(dtype, T => {
             let (words, positions) = (T::load(words)?, T::load(positions)?);

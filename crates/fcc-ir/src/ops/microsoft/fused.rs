@@ -3,7 +3,7 @@
 use super::{DOMAIN, wrong_shape};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::Op;
-use crate::ops::activation::hard_sigmoid;
+use crate::ops::activation::{hard_sigmoid, thresholded_relu};
 use crate::ops::conv::{self, Conv};
 use crate::ops::gemm::Gemm;
 use crate::ops::matmul::{self, MatMulProblem};
@@ -93,6 +93,7 @@ enum Applied {
     Function(Activation),
     Clip(f32, f32),
     HardSwish,
+    ThresholdedRelu(f32),
 }
 
 impl Applied {
@@ -106,6 +107,8 @@ impl Applied {
         match name {
             "Clip" => Ok(Applied::Clip(need(0)?, need(1)?)),
             "HardSwish" => Ok(Applied::HardSwish),
+            // the operator is 0 at alpha itself, the function of recurrent networks is not
+            "ThresholdedRelu" => Ok(Applied::ThresholdedRelu(need(0)?)),
             _ => {
                 let function = Function::parse(name)?;
                 let (alpha, beta) = function.defaults();
@@ -144,6 +147,7 @@ impl Applied {
                     let (low, high) = (T::from_f64(f64::from(low)), T::from_f64(f64::from(high)));
                     if v < low { low } else if v > high { high } else { v }
                 }
+                Applied::ThresholdedRelu(alpha) => thresholded_relu(v, [T::from_f64(f64::from(alpha)), T::ZERO]),
                 Applied::HardSwish => v * hard_sigmoid(v, [T::from_f64(1.0 / 6.0), T::from_f64(0.5)]),
             };
             y.iter_mut().for_each(|v| *v = f(*v));
@@ -291,6 +295,9 @@ mod tests {
         let named = |name: &str| Attrs::new().with("activation", name);
         assert_eq!(gemm(named("Relu")).unwrap(), [1.0, 0.0, 5.0]);
         assert_eq!(gemm(named("LeakyRelu").with("activation_alpha", 0.5f32)).unwrap(), [1.0, -1.5, 5.0]);
+        // 0 at alpha itself
+        let threshold = named("ThresholdedRelu").with("activation_alpha", 1f32);
+        assert_eq!(gemm(threshold).unwrap(), [0.0, 0.0, 5.0]);
         for bad in [named("LeakyRelu"), named("Swish"), Attrs::new()] {
             assert!(gemm(bad).is_err());
         }

@@ -2,7 +2,7 @@
 use super::attention::{float, floats};
 use super::heads::{Heads, scale, softmax, split};
 use super::mask::{Mask, Space, check_bias};
-use super::{DOMAIN, Shapes, count, extent, head_size, one_int, rows_of, share, wrong_shape};
+use super::{DOMAIN, Shapes, count, extent, head_size, is_one, one_int, rows_of, share, wrong_shape};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::round_through;
 use crate::ops::rotary_embedding::RotaryProblem;
@@ -59,9 +59,13 @@ fn params(node: &OpNode, has: impl Fn(usize) -> bool) -> Result<Params> {
     }
     let (heads, kv_heads) = (count(node, "num_heads")?, count(node, "kv_num_heads")?);
     share("attribute `num_heads`", heads, kv_heads)?;
-    let causal = attrs.flag("causal", true)?;
+    let causal = match attrs.int_or("causal", 1)? {
+        0 => false,
+        1 => true,
+        other => return Err(Error::mismatch("attribute `causal`", other, "0 or 1")),
+    };
     let window = match attrs.int_or("local_window_size", -1)? {
-        -1 => None,
+        -1 | 0 => None,
         w => Some(usize::try_from(w).ok().filter(|w| *w > 0 && causal).ok_or_else(|| {
             Error::mismatch("attribute `local_window_size`", w, "-1, or at least 1 where `causal` is 1")
         })?),
@@ -70,7 +74,7 @@ fn params(node: &OpNode, has: impl Fn(usize) -> bool) -> Result<Params> {
     if !(0..=2).contains(&qk_output) {
         return Err(Error::mismatch("attribute `qk_output`", qk_output, "0, 1 or 2"));
     }
-    let rotary = attrs.flag("do_rotary", false)?;
+    let rotary = is_one(node, "do_rotary", false)?;
     if rotary && !(has(slot::COS) && has(slot::SIN)) {
         return Err(Error::mismatch("inputs `cos_cache` and `sin_cache`", "none", "both for `do_rotary`"));
     }
@@ -82,8 +86,8 @@ fn params(node: &OpNode, has: impl Fn(usize) -> bool) -> Result<Params> {
         causal,
         window,
         rotary,
-        interleaved: attrs.flag("rotary_interleaved", false)?,
-        smooth: attrs.flag("smooth_softmax", false)?,
+        interleaved: is_one(node, "rotary_interleaved", false)?,
+        smooth: is_one(node, "smooth_softmax", false)?,
         norm_epsilon: attrs.float_or("qk_norm_epsilon", 1e-6)?,
         qk_output,
     })
@@ -282,6 +286,9 @@ impl Operator for GroupQueryAttention {
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         cx.need_one_dtype(5)?;
         let p = Problem::new(cx.node, &Shapes::of(cx)?)?;
+        if cx.wants(3) && p.params.qk_output == 0 {
+            return Err(Error::mismatch("attribute `qk_output`", 0, "1 or 2 for the fourth output"));
+        }
         let lengths = Lengths::new(&p, cx.tensor(slot::SEQLENS)?, cx.tensor(slot::TOTAL)?)?;
         let Params { heads, kv_heads, .. } = p.params;
         let space = Space { batch: p.batch, heads, queries: p.tokens, keys: lengths.total, past: 0 };
@@ -430,7 +437,11 @@ mod tests {
         ];
         inputs.resize(16, None);
         more.iter().for_each(|(i, t)| inputs[*i] = t.clone());
-        return run(attrs, &inputs, 4);
+        let n = if attrs.get("qk_output").is_some() { 4 } else { 3 };
+        let made = run(attrs.clone(), &inputs, n)?;
+        // the past counts whether or not the cache is asked for
+        assert_eq!(run(attrs, &inputs, 1)?[0], made[0]);
+        return Ok(made);
         fn past_values(room: usize, batch: usize) -> Vec<f32> {
             (0..batch * room).map(|i| 100.0 * (i + 1) as f32).collect()
         }

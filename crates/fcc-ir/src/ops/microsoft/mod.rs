@@ -77,6 +77,17 @@ fn count(node: &OpNode, name: &str) -> Result<usize> {
         .ok_or_else(|| Error::mismatch(format!("attribute `{name}`"), v, "1 to 2^31"))
 }
 
+/// A flag of the attentions: ONNX Runtime takes 1 for yes, and any other number for no.
+fn is_one(node: &OpNode, name: &str, default: bool) -> Result<bool> {
+    Ok(node.attrs.int(name)?.map_or(default, |v| v == 1))
+}
+
+/// The attribute `epsilon`. Errors where it is negative.
+fn epsilon(node: &OpNode, default: f32) -> Result<f32> {
+    let v = node.attrs.float_or("epsilon", default)?;
+    if v >= 0.0 { Ok(v) } else { Err(Error::mismatch("attribute `epsilon`", v, "0 or more")) }
+}
+
 /// The sum of two extents. Errors on overflow: a tensor without elements may have any extents.
 fn sum(a: usize, b: usize) -> Result<usize> {
     a.checked_add(b).ok_or_else(|| Error::mismatch("sum of extents", format!("{a} + {b}"), "one that fits"))

@@ -2,7 +2,7 @@
 use super::attention::{float, floats};
 use super::heads::{Heads, join, scale, softmax, split};
 use super::mask::{Form, Mask, Space, check_bias};
-use super::{DOMAIN, Shapes, count, extent, head_size, share, sum};
+use super::{DOMAIN, Shapes, count, extent, head_size, is_one, share, sum};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{Dim, Error, OpNode, Result, TensorType, Value, convert};
 
@@ -162,7 +162,7 @@ impl Operator for MultiHeadAttention {
         };
         let mask = cx.opt_tensor(4)?;
         let mask = mask.map(|m| Ok::<_, Error>((m, Form::of_padding(m.shape(), space)?))).transpose()?;
-        let causal = cx.node.attrs.flag("unidirectional", false)?;
+        let causal = is_one(cx.node, "unidirectional", false)?;
         let filter = cx.node.attrs.float_or("mask_filter_value", -10000.0)?;
         let mask = Mask::new(space, mask, filter, cx.opt_tensor(5)?, causal)?;
         let mut kept = vec![];

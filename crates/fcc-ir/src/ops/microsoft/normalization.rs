@@ -1,6 +1,6 @@
 //! `SimplifiedLayerNormalization`, `SkipLayerNormalization`, `SkipSimplifiedLayerNormalization`. Rows are normalised in
 //! f32 (f64 where x is) and rounded once.
-use super::{DOMAIN, Shapes, wrong_shape};
+use super::{DOMAIN, Shapes, epsilon, wrong_shape};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::broadcast;
 use crate::ops::layer_normalization::{params, reduced};
@@ -136,6 +136,7 @@ impl Operator for SkipNormalization {
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         cx.need_one_dtype(5)?;
+        epsilon(cx.node, 1e-12)?;
         if let Some(shapes) = Shapes::fixed(cx)? {
             self.check(&shapes)?;
         }
@@ -152,7 +153,7 @@ impl Operator for SkipNormalization {
         self.check(&Shapes::of(cx)?)?;
         let (x, skip, gamma) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
         let (beta, bias) = self.slots();
-        let epsilon = cx.node.attrs.float_or("epsilon", 1e-12)?;
+        let epsilon = epsilon(cx.node, 1e-12)?;
         with_real!(x.dtype(), T => {
             let load = |t: Option<&Tensor>| t.map(|t| Ok::<_, Error>(T::load(t)?.into_owned())).transpose();
             let beta = load(beta.map_or(Ok(None), |i| cx.opt_tensor(i))?)?;

@@ -1,5 +1,5 @@
 //! `RotaryEmbedding` of `com.microsoft`: x, position_ids, cos_cache, sin_cache.
-use super::{DOMAIN, Shapes, one_int, rows_of, share, wrong_shape};
+use super::{DOMAIN, Shapes, is_one, one_int, rows_of, share, wrong_shape};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, with_real};
 use crate::ops::rotary_embedding::RotaryProblem;
@@ -47,7 +47,7 @@ fn problem(node: &OpNode, shapes: &Shapes) -> Result<RotaryProblem> {
     if !matches!(positions, [] | [1]) && positions != [batch, sequence] {
         return Err(wrong_shape("position_ids", positions, format!("[1] or [{batch}, {sequence}]")));
     }
-    let interleaved = node.attrs.flag("interleaved", false)?;
+    let interleaved = is_one(node, "interleaved", false)?;
     Ok(RotaryProblem { batch, sequence, heads, head_size, rotated, interleaved, packed })
 }
 
