@@ -165,7 +165,6 @@ def group_query_attention() -> list[Case]:
     for window in (1, 2, 4, 9):
         add(f"window{window}", ins(r, s, full, s), local_window_size=window)
         add(f"window{window}_token", ins(r, 1, [5, 3], 6, past=5), local_window_size=window, softcap=0.5)
-    add("window0", ins(r, s, full, s), local_window_size=0)
     add("flags_of_two", ins(r, s, full, s, extra=turn), do_rotary=2, smooth_softmax=2)
     add("window2_scores", ins(r, s, full, s, extra=none[:5]), 4, local_window_size=2, qk_output=1)
     for shape in ((1, 1), (b, 1), (1, n), (b, n)):

@@ -280,6 +280,9 @@ mod tests {
         )
         .unwrap();
         assert_eq!((shape, y), (vec![2, 1], vec![2.0, 4.0]));
+        let inputs = [t(&[2, 1], &[1.0, 2.0]), t(&[2], &[10.0, 100.0])];
+        let (shape, y) = run("FusedMatMul", Attrs::new().with("transA", 1i64), &inputs).unwrap();
+        assert_eq!((shape, y), (vec![1], vec![210.0]));
         // a vector has no axes to exchange
         let (shape, y) = run("FusedMatMul", attrs(), &[t(&[2], &[1.0, 2.0]), t(&[2], &[3.0, 4.0])]).unwrap();
         assert_eq!((shape, y), (vec![], vec![5.5]));

@@ -65,7 +65,7 @@ fn params(node: &OpNode, has: impl Fn(usize) -> bool) -> Result<Params> {
         other => return Err(Error::mismatch("attribute `causal`", other, "0 or 1")),
     };
     let window = match attrs.int_or("local_window_size", -1)? {
-        -1 | 0 => None,
+        -1 => None,
         w => Some(usize::try_from(w).ok().filter(|w| *w > 0 && causal).ok_or_else(|| {
             Error::mismatch("attribute `local_window_size`", w, "-1, or at least 1 where `causal` is 1")
         })?),
