@@ -305,6 +305,13 @@ impl Value {
             other => Err(Error::mismatch("value", other.value_type(), "a sequence")),
         }
     }
+    /// The keys `[N]` and values of a map. Errors if it is something else.
+    pub fn as_map(&self) -> Result<(&Tensor, &[Value])> {
+        match self {
+            Value::Map(keys, values) => Ok((keys, values)),
+            other => Err(Error::mismatch("value", other.value_type(), "a map")),
+        }
+    }
     /// The value's type.
     pub fn value_type(&self) -> ValueType {
         match self {

@@ -56,6 +56,7 @@ pub mod gemm;
 pub mod global_pool;
 pub mod grid_sample;
 pub mod identity;
+pub mod image_scaler;
 pub mod instance_normalization;
 pub mod integer;
 pub mod layer_normalization;
@@ -106,7 +107,6 @@ pub(crate) mod testing;
 pub mod tf_idf;
 pub mod topk;
 pub mod transpose;
-pub mod tree_ensemble;
 pub mod trilu;
 pub mod unary;
 pub mod variadic;
@@ -123,7 +123,7 @@ operators! {
     And => binary::AND,
     ArgMax => arg::ARG_MAX,
     ArgMin => arg::ARG_MIN,
-    ArrayFeatureExtractor => ml::ArrayFeatureExtractor,
+    ArrayFeatureExtractor => ml::array_feature_extractor::ArrayFeatureExtractor,
     Asin => unary::ASIN,
     Asinh => unary::ASINH,
     Atan => unary::ATAN,
@@ -133,7 +133,7 @@ operators! {
     BatchNormalization => batch_normalization::BatchNormalization,
     Bernoulli => random_values::Bernoulli,
     BiasGelu => microsoft::activation::BIAS_GELU,
-    Binarizer => ml::Binarizer,
+    Binarizer => ml::binarizer::Binarizer,
     BitCast => cast::BitCast,
     BitShift => binary::BIT_SHIFT,
     BitwiseAnd => binary::BITWISE_AND,
@@ -143,6 +143,8 @@ operators! {
     BlackmanWindow => signal::BLACKMAN,
     Cast => cast::Cast,
     CastLike => cast::CastLike,
+    CastMap => ml::cast_map::CastMap,
+    CategoryMapper => ml::category_mapper::CategoryMapper,
     CausalConvWithState => causal_conv::CausalConvWithState,
     Ceil => unary::CEIL,
     Celu => activation::CELU,
@@ -166,6 +168,7 @@ operators! {
     DepthToSpace => space_depth::DepthToSpace,
     DequantizeLinear => quantize::DequantizeLinear,
     Det => det::Det,
+    DictVectorizer => ml::dict_vectorizer::DictVectorizer,
     Div => binary::DIV,
     Dropout => dropout::Dropout,
     DynamicQuantizeLSTM => microsoft::dynamic_quantize::DynamicQuantizeLSTM,
@@ -181,6 +184,7 @@ operators! {
     ExpandDims => microsoft::movement::ExpandDims,
     EyeLike => trilu::EyeLike,
     FastGelu => microsoft::activation::FAST_GELU,
+    FeatureVectorizer => ml::feature_vectorizer::FeatureVectorizer,
     Flatten => flatten::Flatten,
     FlexAttention => flex_attention::FlexAttention,
     Floor => unary::FLOOR,
@@ -209,18 +213,22 @@ operators! {
     Hardmax => softmax::HARDMAX,
     Identity => identity::Identity,
     If => control::If,
+    ImageScaler => image_scaler::ImageScaler,
+    Imputer => ml::imputer::Imputer,
     InstanceNormalization => instance_normalization::InstanceNormalization,
     Inverse => microsoft::inverse::Inverse,
     IsInf => predicate::IsInf,
     IsNaN => predicate::IsNaN,
     LRN => lrn::Lrn,
     LSTM => recurrent::LSTM,
-    LabelEncoder => ml::LabelEncoder,
+    LabelEncoder => ml::label_encoder::LabelEncoder,
     LayerNormalization => layer_normalization::LayerNormalization,
     LeakyRelu => activation::LEAKY_RELU,
     Less => compare::LESS,
     LessOrEqual => compare::LESS_OR_EQUAL,
     LinearAttention => linear_attention::LinearAttention,
+    LinearClassifier => ml::linear::LinearClassifier,
+    LinearRegressor => ml::linear::LinearRegressor,
     Log => unary::LOG,
     LogSoftmax => softmax::LOG_SOFTMAX,
     Loop => control::Loop,
@@ -263,8 +271,10 @@ operators! {
     NhwcConv => microsoft::fused::NhwcConv,
     NonMaxSuppression => nms::NonMaxSuppression,
     NonZero => select::NonZero,
+    Normalizer => ml::normalizer::Normalizer,
     Not => predicate::Not,
     OneHot => one_hot::OneHot,
+    OneHotEncoder => ml::one_hot_encoder::OneHotEncoder,
     Optional => optional::Optional,
     OptionalGetElement => optional::OptionalGetElement,
     OptionalHasElement => optional::OptionalHasElement,
@@ -313,6 +323,9 @@ operators! {
     RotaryEmbedding => rotary_embedding::RotaryEmbedding,
     Round => unary::ROUND,
     STFT => signal::Stft,
+    SVMClassifier => ml::svm_classifier::SvmClassifier,
+    SVMRegressor => ml::svm::SvmRegressor,
+    Scaler => ml::scaler::Scaler,
     Scan => scan::Scan,
     Scatter => scatter::SCATTER,
     ScatterElements => scatter::SCATTER_ELEMENTS,
@@ -361,7 +374,9 @@ operators! {
     TopK => topk::TopK,
     Transpose => transpose::Transpose,
     TransposeMatMul => microsoft::fused::TRANSPOSE_MAT_MUL,
-    TreeEnsemble => tree_ensemble::TreeEnsemble,
+    TreeEnsemble => ml::tree::TreeEnsemble,
+    TreeEnsembleClassifier => ml::tree::TreeEnsembleClassifier,
+    TreeEnsembleRegressor => ml::tree::TreeEnsembleRegressor,
     Trilu => trilu::Trilu,
     UnfoldTensor => microsoft::movement::UnfoldTensor,
     Unique => select::Unique,
@@ -369,6 +384,7 @@ operators! {
     Upsample => resize::Upsample,
     Where => where_::Where,
     Xor => binary::XOR,
+    ZipMap => ml::zip_map::ZipMap,
 }
 
 static BY_NAME: LazyLock<HashMap<(&'static str, &'static str), Op>> = LazyLock::new(|| {

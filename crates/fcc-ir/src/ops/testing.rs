@@ -79,3 +79,30 @@ pub fn infer_in(
     let node = node_in(domain, op_type, if domain.is_empty() { 22 } else { 1 }, attrs, inputs.len());
     crate::infer::infer_op(&node, &[], inputs, &[], n)
 }
+
+/// The outputs of one node of `ai.onnx.ml` on tensors.
+pub fn eval_ml(op_type: &str, version: i64, attrs: Attrs, inputs: &[Tensor]) -> Result<Vec<Value>> {
+    let inputs: Vec<Value> = inputs.iter().cloned().map(Value::from).collect();
+    eval_values(crate::ops::ml::DOMAIN, op_type, version, attrs, &inputs)
+}
+
+/// The outputs of one node on values of any kind; inference must agree with their types.
+pub fn eval_values(
+    domain: &str,
+    op_type: &str,
+    version: i64,
+    attrs: Attrs,
+    inputs: &[Value],
+) -> Result<Vec<Value>> {
+    let node = node_in(domain, op_type, version, attrs, inputs.len());
+    let n = node.op.schema().map_or(1, |s| s.outputs.1);
+    let facts: Vec<Option<Fact>> = inputs.iter().map(|v| Some(v.value_type().into())).collect();
+    let inputs: Vec<Option<Value>> = inputs.iter().cloned().map(Some).collect();
+    let made = crate::interp::eval_op(&node, &[], &inputs, &[], &vec![true; n])?;
+    let inferred = crate::infer::infer_op(&node, &[], &facts, &[], n)?;
+    for (made, inferred) in made.iter().zip(inferred) {
+        let ty = made.value_type();
+        assert!(inferred.ty.merge(&ty).is_ok(), "{op_type}: inferred {}, computed {ty}", inferred.ty);
+    }
+    Ok(made)
+}

@@ -1,75 +1,13 @@
-//! Operators of `ai.onnx.ml` on features: `ArrayFeatureExtractor`, `Binarizer`, `LabelEncoder`.
-//! <https://onnx.ai/onnx/operators/onnx_aionnxml_LabelEncoder.html>
-use super::movement;
+//! `LabelEncoder`. <https://onnx.ai/onnx/operators/onnx_aionnxml_LabelEncoder.html>
+use crate::attr::AttrValue;
 use crate::convert::{Narrowing, Wide, narrow, widen};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
-use crate::{Bytes, DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
+use crate::ops::movement;
+use crate::{Bytes, DType, Error, OpNode, Result, Tensor, TensorType, Value};
 use std::collections::HashMap;
 
-/// The domain.
-pub const DOMAIN: &str = "ai.onnx.ml";
-
-/// `ArrayFeatureExtractor`.
-pub struct ArrayFeatureExtractor;
-/// `Binarizer`.
-pub struct Binarizer;
-/// `LabelEncoder`.
+/// `LabelEncoder`: each element is looked up in a list of keys.
 pub struct LabelEncoder;
-
-fn schema(name: &'static str, since: &'static [i64], inputs: usize) -> Schema {
-    Schema { name, domain: DOMAIN, since, inputs: (inputs, inputs), outputs: (1, 1) }
-}
-
-impl Operator for ArrayFeatureExtractor {
-    fn schema(&self) -> Schema {
-        schema("ArrayFeatureExtractor", &[1], 2)
-    }
-    fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
-        let dtype = cx.dtype(0)?;
-        let Some(x) = cx.shape(0)? else { return Ok(vec![TensorType::unranked(dtype).into()]) };
-        let count = cx.shape(1)?.map(|s| s.iter().fold(Dim::Known(1), |p, d| p.mul(d))).unwrap_or_default();
-        let out = match &x[..] {
-            [] => return Err(Error::mismatch("rank", 0, "at least 1")),
-            // a vector counts as one row
-            [_] => vec![Dim::Known(1), count],
-            [lead @ .., _] => [lead, &[count]].concat(),
-        };
-        Ok(vec![TensorType::new(dtype, out).into()])
-    }
-    fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
-        let x = cx.tensor(0)?;
-        let mut axes = movement::whole(x.shape());
-        let Some(last) = axes.last_mut() else { return Err(Error::mismatch("rank", 0, "at least 1")) };
-        let pick = |i: i64| {
-            let place = usize::try_from(i).ok().and_then(|i| last.get(i).copied());
-            place.ok_or_else(|| Error::mismatch("index", i, format!("0..{}", last.len())))
-        };
-        *last = cx.tensor(1)?.to_i64s()?.into_iter().map(pick).collect::<Result<_>>()?;
-        let y = movement::select(x, &axes)?;
-        let y = if x.rank() == 1 { y.reshaped([1, y.len()])? } else { y };
-        Ok(vec![y.into()])
-    }
-}
-
-impl Operator for Binarizer {
-    fn schema(&self) -> Schema {
-        schema("Binarizer", &[1], 1)
-    }
-    fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
-        Ok(vec![cx.ty(0)?.clone().into()])
-    }
-    fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
-        let x = cx.tensor(0)?;
-        let threshold = f64::from(cx.node.attrs.float_or("threshold", 0.0)?);
-        let above: Vec<bool> = match widen(x)? {
-            Wide::Float(v) => v.into_iter().map(|v| v > threshold).collect(),
-            Wide::Int(v) => v.into_iter().map(|v| v as f64 > threshold).collect(),
-            Wide::UInt(v) => v.into_iter().map(|v| v as f64 > threshold).collect(),
-        };
-        let ones = Wide::UInt(above.into_iter().map(u64::from).collect());
-        Ok(vec![narrow(ones, x.dtype(), x.shape().to_vec(), Narrowing::default())?.into()])
-    }
-}
 
 /// An element as a key: floats by value, every NaN the same and both zeros too.
 #[derive(PartialEq, Eq, Hash)]
@@ -122,7 +60,7 @@ fn default(node: &OpNode, dtype: DType) -> Result<Tensor> {
     match dtype {
         DType::String => {
             let text = a.get("default_string").and_then(|v| match v {
-                crate::attr::AttrValue::String(s) => Some(s.clone()),
+                AttrValue::String(s) => Some(s.clone()),
                 _ => None,
             });
             Tensor::from_strings([1], [text.unwrap_or_else(|| Bytes::from_static(b"_Unused"))])
@@ -147,35 +85,104 @@ fn mapping(node: &OpNode, input: DType) -> Result<(Tensor, Tensor)> {
     Ok(if input == DType::String { (names, numbers) } else { (numbers, names) })
 }
 
+/// As [`mapping`], checked against the input's type, which may be unknown.
+fn checked(node: &OpNode, input: DType) -> Result<(Tensor, Tensor)> {
+    let (from, to) = mapping(node, input)?;
+    if from.len() != to.len() || (input != DType::Undefined && from.dtype() != input) {
+        let got = format!("{} -> {}", from.tensor_type(), to.tensor_type());
+        return Err(Error::mismatch("keys and values", got, format!("as many keys of {input} as values")));
+    }
+    Ok((from, to))
+}
+
 impl Operator for LabelEncoder {
     fn schema(&self) -> Schema {
-        schema("LabelEncoder", &[1, 2, 4], 1)
+        Schema { since: &[1, 2, 4], ..super::schema("LabelEncoder", 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let shape = cx.shape(0)?.cloned();
         let input = cx.dtype(0)?;
         let dtype = match input {
             DType::Undefined if cx.version() < 2 => DType::Undefined,
-            input => mapping(cx.node, input)?.1.dtype(),
+            input => checked(cx.node, input)?.1.dtype(),
         };
         Ok(vec![TensorType { dtype, shape }.into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let x = cx.tensor(0)?;
-        let (from, to) = mapping(cx.node, x.dtype())?;
-        if from.dtype() != x.dtype() || from.len() != to.len() {
-            let got = format!("{} -> {}", from.tensor_type(), to.tensor_type());
-            return Err(Error::mismatch(
-                "keys and values",
-                got,
-                format!("as many keys of {} as values", x.dtype()),
-            ));
-        }
+        let (from, to) = checked(cx.node, x.dtype())?;
         // the default stands behind the values; of equal keys the last one counts
         let (n, default) = (to.len(), default(cx.node, to.dtype())?);
         let values = movement::concat(&[&to.reshaped([n])?, &default], 0)?;
         let places: HashMap<Key, usize> = keys(&from)?.into_iter().zip(0..).collect();
         let at: Vec<usize> = keys(x)?.iter().map(|k| places.get(k).copied().unwrap_or(n)).collect();
         Ok(vec![movement::take(&values, x.shape(), &at)?.into()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StringList;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval_ml;
+
+    fn encoded(version: i64, attrs: Attrs, x: Tensor) -> Result<Tensor> {
+        Ok(eval_ml("LabelEncoder", version, attrs, &[x])?[0].as_tensor()?.clone())
+    }
+    fn texts(list: &[&'static str]) -> Tensor {
+        Tensor::from_strings([list.len()], list.iter().copied()).unwrap()
+    }
+    fn list(list: &[&'static str]) -> StringList {
+        list.iter().copied().collect()
+    }
+
+    #[test]
+    fn version_1_numbers_its_classes_both_ways() {
+        let attrs = Attrs::new().with("classes_strings", list(&["a", "b"])).with("default_string", "?");
+        let numbers = Tensor::from_i64s(vec![1, 0, -1]);
+        assert_eq!(encoded(1, attrs.clone(), texts(&["b", "a", "c"])).unwrap(), numbers);
+        let back = encoded(1, attrs, Tensor::from_i64s(vec![1, 2])).unwrap();
+        assert_eq!(back, texts(&["b", "?"]));
+    }
+
+    #[test]
+    fn version_2_maps_between_its_three_types() {
+        let attrs = || Attrs::new().with("keys_strings", list(&["a", "b"]));
+        let x = || texts(&["b", "z"]);
+        let y = encoded(2, attrs().with("values_floats", vec![1.5f32, 2.5]), x()).unwrap();
+        assert_eq!(y, Tensor::new([2], vec![2.5f32, -0.0]).unwrap());
+        let y = encoded(2, attrs().with("values_int64s", vec![7i64, 8]), x()).unwrap();
+        assert_eq!(y, Tensor::from_i64s(vec![8, -1]));
+        let y = encoded(2, attrs().with("values_strings", list(&["c", "d"])), x()).unwrap();
+        assert_eq!(y, texts(&["d", "_Unused"]));
+        let floats =
+            Attrs::new().with("keys_floats", vec![f32::NAN, 0.0]).with("values_int64s", vec![7i64, 8]);
+        let x = Tensor::new([3], vec![f32::NAN, -0.0, 1.0]).unwrap();
+        assert_eq!(encoded(2, floats, x).unwrap(), Tensor::from_i64s(vec![7, 8, -1]));
+    }
+
+    #[test]
+    fn version_4_takes_tensors() {
+        let attrs = Attrs::new()
+            .with("keys_tensor", Tensor::new([2], vec![1i16, 2]).unwrap())
+            .with("values_tensor", Tensor::new([2], vec![0.5f64, 1.5]).unwrap())
+            .with("default_tensor", Tensor::new([1], vec![9.0f64]).unwrap());
+        let x = Tensor::new([1, 2], vec![2i16, 3]).unwrap();
+        assert_eq!(encoded(4, attrs, x).unwrap(), Tensor::new([1, 2], vec![1.5f64, 9.0]).unwrap());
+    }
+
+    #[test]
+    fn lists_that_do_not_fit_are_errors() {
+        let keys = || Attrs::new().with("keys_strings", list(&["a", "b"]));
+        let x = || texts(&["a"]);
+        for attrs in [
+            keys().with("values_int64s", vec![1i64]),
+            keys(),
+            keys().with("keys_int64s", vec![1i64, 2]).with("values_int64s", vec![1i64, 2]),
+            Attrs::new().with("keys_int64s", vec![1i64, 2]).with("values_int64s", vec![1i64, 2]),
+        ] {
+            assert!(encoded(2, attrs, x()).is_err());
+        }
     }
 }
