@@ -48,7 +48,7 @@ def serialize(value, name: str, declared: onnx.TypeProto) -> bytes:
     if kind == "optional_type":
         return optional_proto(value, name, declared.optional_type.elem_type).SerializeToString()
     if kind == "map_type":
-        return numpy_helper.from_dict(value, name).SerializeToString()
+        return map_proto(value, name, declared.map_type).SerializeToString()
     if kind == "tensor_type":
         return tensor_proto(value, name, declared.tensor_type.elem_type).SerializeToString()
     raise ValueError(f"{name}: no way to write a value of type {kind}")
@@ -58,10 +58,27 @@ def sequence_proto(values, name: str, declared: onnx.TypeProto) -> onnx.Sequence
     """A sequence of tensors; an empty one still says what it would hold."""
     element = declared.sequence_type.elem_type
     proto = onnx.SequenceProto(name=name, elem_type=onnx.SequenceProto.TENSOR)
+    if element.WhichOneof("value") == "map_type":
+        proto.elem_type = onnx.SequenceProto.MAP
+        proto.map_values.extend(map_proto(value, f"{name}_{i}", element.map_type) for i, value in enumerate(values))
+        return proto
     if element.WhichOneof("value") != "tensor_type":
         return numpy_helper.from_list(values, name)
     for index, value in enumerate(values):
         proto.tensor_values.append(tensor_proto(value, f"{name}_{index}", element.tensor_type.elem_type))
+    return proto
+
+
+def map_proto(values: dict, name: str, declared: onnx.TypeProto.Map) -> onnx.MapProto:
+    """A map; its values are one sequence in the order of the keys."""
+    proto = onnx.MapProto(name=name, key_type=declared.key_type)
+    if declared.key_type == TensorProto.STRING:
+        proto.string_keys.extend(key.encode() for key in values)
+    else:
+        proto.keys.extend(values)
+    elements = onnx.TypeProto()
+    elements.sequence_type.elem_type.CopyFrom(declared.value_type)
+    proto.values.CopyFrom(sequence_proto(list(values.values()), name, elements))
     return proto
 
 

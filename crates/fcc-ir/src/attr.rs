@@ -176,6 +176,27 @@ impl Attrs {
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Attr> {
         self.0.iter_mut()
     }
+    /// Whether all attributes have the same names and values, lists and tensors by their place in memory: quick, however
+    /// long they are.
+    pub fn shares(&self, other: &Attrs) -> bool {
+        let same = |a: &Attr, b: &Attr| {
+            a.name == b.name
+                && match (&a.value, &b.value) {
+                    (AttrValue::Ints(a), AttrValue::Ints(b)) => Arc::ptr_eq(a, b),
+                    (AttrValue::Floats(a), AttrValue::Floats(b)) => Arc::ptr_eq(a, b),
+                    (AttrValue::Strings(a), AttrValue::Strings(b)) => a.shares(b),
+                    (AttrValue::Tensor(a), AttrValue::Tensor(b)) => {
+                        let (a, b) = (&a.tensor, &b.tensor);
+                        a.tensor_type() == b.tensor_type() && a.bytes().as_ptr() == b.bytes().as_ptr()
+                    }
+                    (AttrValue::Int(a), AttrValue::Int(b)) => a == b,
+                    (AttrValue::Float(a), AttrValue::Float(b)) => a.to_bits() == b.to_bits(),
+                    (AttrValue::String(a), AttrValue::String(b)) => a == b,
+                    _ => false,
+                }
+        };
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| same(a, b))
+    }
     /// The value of an attribute.
     pub fn get(&self, name: &str) -> Option<&AttrValue> {
         self.0.iter().find(|a| a.name == name).map(|a| &a.value)

@@ -31,6 +31,10 @@ impl StringList {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Bytes> + Clone {
         self.elems.iter().map(|e| &self.distinct[*e as usize])
     }
+    /// Whether two lists are one in memory.
+    pub fn shares(&self, other: &StringList) -> bool {
+        Arc::ptr_eq(&self.distinct, &other.distinct) && Arc::ptr_eq(&self.elems, &other.elems)
+    }
     /// Every distinct string once, and for each element its place among them.
     pub fn parts(&self) -> (&[Bytes], &[u32]) {
         (&self.distinct, &self.elems)

@@ -6,6 +6,7 @@
 use crate::asm::Isa;
 use crate::choices::problem::Setting;
 use crate::compiled::Options;
+use crate::host::Ensembles;
 use crate::plan::{Outcome, Plan, Profile};
 use crate::pool::Pool;
 use crate::splice::settle;
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub functions: Vec<Function>,
     pub options: Options,
     pub pool: Pool,
+    /// The tree ensembles, for the plans of all segments.
+    pub ensembles: Ensembles,
 }
 
 impl Shared {
@@ -99,7 +102,8 @@ impl Segment {
     /// The main graph of a model.
     pub fn main(model: &Model, options: &Options) -> Result<Segment> {
         let pool = Pool::new(options.threads);
-        let shared = Shared { functions: model.functions.clone(), options: options.clone(), pool };
+        let (functions, options) = (model.functions.clone(), options.clone());
+        let shared = Shared { functions, options, pool, ensembles: Ensembles::default() };
         Ok(Segment::new(model.graph.clone(), Arc::new(shared)))
     }
     pub fn new(graph: Graph, shared: Arc<Shared>) -> Segment {

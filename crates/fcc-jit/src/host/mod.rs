@@ -3,19 +3,24 @@
 //! They work on checked slices: what an operator forbids (an index outside, an integer division by zero) is the same
 //! error as in the interpreter. Speed comes from plain loops over one type each, which the compiler turns to vectors.
 mod elementwise;
+mod features;
 mod gather;
 mod lengths;
 mod recurrent;
 mod search;
 mod space;
+mod trees;
 
 pub(crate) use elementwise::{Arith, Cast, Compare, Logic, Not, Zip, ZipOp, select};
+pub(crate) use features::{LinearRows, Normalise, Scale, takes as takes_features};
 pub(crate) use gather::Gather;
 pub(crate) use lengths::Lengths;
 pub(crate) use recurrent::{Biases, PackRecurrence};
 pub(crate) use search::Arg;
 pub(crate) use space::Space;
+pub(crate) use trees::{Ensembles, TreeOutput, TreeOutputs, TreeScores};
 
+use crate::pool::Pool;
 use fcc_ir::Result;
 use std::borrow::Cow;
 use std::fmt;
@@ -27,6 +32,10 @@ pub(crate) trait HostOp: Send + Sync + fmt::Debug {
     fn name(&self) -> String;
     /// Computes the whole output from the inputs; the sizes of all are those of the types it was made for.
     fn run(&self, inputs: &[&[u8]], output: &mut [u8]) -> Result<()>;
+    /// The same on the threads of a pool, where the computation can be shared.
+    fn run_on(&self, _pool: Option<&Pool>, inputs: &[&[u8]], output: &mut [u8]) -> Result<()> {
+        self.run(inputs, output)
+    }
 }
 
 /// A step that several plans may share.

@@ -6,6 +6,7 @@
 mod conv;
 mod elementwise;
 mod gemm;
+mod ml;
 mod movement;
 mod norm;
 mod pool;
@@ -16,6 +17,7 @@ mod view;
 
 use crate::asm::Isa;
 use crate::declined::Declined;
+use crate::host::Ensembles;
 use crate::kernels::ew::Expr;
 use crate::plan::ir::{Kind, Node, Program, Vx};
 use fcc_ir::ops::movement::new_elems;
@@ -32,6 +34,8 @@ pub(crate) struct Cx<'a> {
     pub origin: NodeId,
     /// The level of the kernels.
     pub isa: Isa,
+    /// The model's tree ensembles.
+    pub ensembles: &'a Ensembles,
 }
 
 /// What came of a lowering: nodes on the program, or why not.
@@ -41,6 +45,10 @@ pub(crate) type Lowered = Result<(), Declined>;
 pub(crate) fn lower(cx: &mut Cx<'_>) -> Lowered {
     if cx.op.op == fcc_ir::Op::Opaque {
         return Err(cx.no_kernel());
+    }
+    // these may make strings
+    if cx.op.domain == ml::DOMAIN {
+        return ml::lower(cx);
     }
     for v in cx.outputs.iter().flatten() {
         let shape = cx.dense(*v)?.1;

@@ -522,7 +522,7 @@ fn dequantised(scale: f32, zero: i32) -> Expr {
 /// Lowers another node with these inputs and output in this one's place.
 fn inner(cx: &mut Cx<'_>, node: &OpNode, inputs: &[Option<Vx>], out: Vx) -> Option<()> {
     let outputs = [Some(out)];
-    let (place, origin, isa) = (cx.place, cx.origin, cx.isa);
+    let (place, origin, isa, ensembles) = (cx.place, cx.origin, cx.isa, cx.ensembles);
     super::lower(&mut Cx {
         op: node,
         program: &mut *cx.program,
@@ -531,6 +531,7 @@ fn inner(cx: &mut Cx<'_>, node: &OpNode, inputs: &[Option<Vx>], out: Vx) -> Opti
         place,
         origin,
         isa,
+        ensembles,
     })
     .ok()
 }

@@ -306,6 +306,7 @@ impl Builder<'_> {
                 place: &place,
                 origin: id,
                 isa: Isa::within(self.isa).vectors(),
+                ensembles: &self.shared.ensembles,
             };
             match lower(&mut cx) {
                 Ok(()) => return Ok(()),

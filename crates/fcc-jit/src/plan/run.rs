@@ -387,7 +387,8 @@ impl Running<'_, '_> {
         // SAFETY: as above; the output lies in the arena or in an output's memory, both initialised, and apart from
         // all that is read.
         let write = unsafe { std::slice::from_raw_parts_mut(to, step.write.bytes) };
-        step.host.run(reads, write)
+        let pool = (!self.plan.alone).then_some(&self.shared.pool);
+        step.host.run_on(pool, reads, write)
     }
 }
 

@@ -18,12 +18,15 @@ pub enum Within {
 pub struct Net {
     pub graph: Graph,
     pub inputs: Values,
+    /// The domain of the nodes.
+    pub domain: &'static str,
     seed: u64,
 }
 
 impl Net {
     pub fn new() -> Net {
-        Net { graph: Graph::new("test", default_opsets(18)), inputs: Values::new(), seed: 7 }
+        let graph = Graph::new("test", default_opsets(18));
+        Net { graph, inputs: Values::new(), domain: "", seed: 7 }
     }
     pub fn next(&mut self) -> u64 {
         self.seed = self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -83,7 +86,7 @@ impl Net {
     ) -> Vec<ValueId> {
         let name = format!("{}{}", op_type.to_lowercase(), self.graph.node_count());
         let outputs: Vec<String> = (0..n).map(|i| format!("{name}.{i}")).collect();
-        let node = NewNode { op_type, domain: "", name, inputs: inputs.to_vec(), outputs, attrs };
+        let node = NewNode { op_type, domain: self.domain, name, inputs: inputs.to_vec(), outputs, attrs };
         let id = self.graph.add_op(node).unwrap();
         (0..n).map(|i| ValueId { node: id, output: i as u32 }).collect()
     }

@@ -1,4 +1,5 @@
 //! One module for each subcommand, and what they share.
+mod arrays;
 pub mod bench;
 mod common;
 mod compile;

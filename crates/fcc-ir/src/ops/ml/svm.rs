@@ -54,7 +54,11 @@ impl Kernel {
             "RBF" => Kernel::Rbf { gamma },
             "SIGMOID" => Kernel::Sigmoid { gamma, coef0 },
             other => {
-                return Err(Error::mismatch("attribute `kernel_type`", other, "LINEAR, POLY, RBF or SIGMOID"));
+                return Err(Error::mismatch(
+                    "attribute `kernel_type`",
+                    other,
+                    "LINEAR, POLY, RBF or SIGMOID",
+                ));
             }
         })
     }

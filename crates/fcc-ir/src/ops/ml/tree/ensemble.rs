@@ -120,6 +120,8 @@ pub struct Ensemble<T> {
     /// Target and weight, by leaf; empty where each leaf has one weight for the only target.
     weights: Vec<(u32, T)>,
     sets: Vec<Vec<T>>,
+    /// Whether each leaf has one weight, for the only target.
+    lone: bool,
     targets: usize,
     /// One more than the greatest feature of a branch.
     features: usize,
@@ -145,12 +147,13 @@ impl<T: Real> Ensemble<T> {
             roots: Vec::with_capacity(roots.len()),
             weights: vec![],
             sets: vec![],
+            lone: targets == 1,
             targets,
             features: 0,
             mode: None,
             tracks: false,
         };
-        let (mut seen, mut mixed, mut lone) = (vec![false; ids], false, targets == 1);
+        let (mut seen, mut mixed) = (vec![false; ids], false);
         let empty = Node { word: 0, next: 0, value: T::default() };
         // ids and their places, one tree at a time, level by level
         let mut queue: Vec<(usize, usize)> = vec![];
@@ -164,7 +167,7 @@ impl<T: Real> Ensemble<T> {
                 at += 1;
                 made.nodes[place] = match item(id)? {
                     Item::Leaf(range) => {
-                        lone &= range.len() == 1;
+                        made.lone &= range.len() == 1;
                         Node { word: 0, next: short(range.start)?, value: T::of_whole(short(range.len())?) }
                     }
                     Item::Branch { feature, mode, value, set, nan_is_true, children } => {
@@ -210,7 +213,7 @@ impl<T: Real> Ensemble<T> {
         if let Some((target, _)) = weights.iter().find(|(t, _)| *t as usize >= targets) {
             return Err(Error::mismatch("target of a weight", target, format!("below {targets}")));
         }
-        if lone {
+        if made.lone {
             for node in made.nodes.iter_mut().filter(|n| !n.is_branch()) {
                 node.value = weights[node.next as usize].1;
             }
@@ -246,7 +249,7 @@ impl<T: Real> Ensemble<T> {
     }
     /// Whether each leaf has one weight, for the only target: it stands in the leaf.
     pub fn is_lone(&self) -> bool {
-        self.weights.is_empty()
+        self.lone
     }
     /// The members of the set of a [`Mode::Member`] branch.
     pub fn set(&self, node: &Node<T>) -> &[T] {

@@ -251,7 +251,11 @@ fn a_tree_may_be_a_leaf_and_an_ensemble_empty() {
     assert_eq!(regress(attrs, &column(&[f32::NAN])).unwrap(), [5.0]);
     let none = Attrs::new().with("n_targets", 2i64).with("base_values", vec![1.0f32, 2.0]);
     assert_eq!(regress(none, &column(&[0.0])).unwrap(), [1.0, 2.0]);
-    // a leaf without weights adds nothing, one with two adds both
+    // leaves without weights add nothing, and the class of none is the first
+    let none = weighted(nodes(&[&stump("BRANCH_LEQ", 0, 0.0)]), "class", &[]);
+    let (labels, scores) = classify(none.with("classlabels_int64s", vec![4i64]), &column(&[1.0])).unwrap();
+    assert_eq!((labels, scores), (vec![4], vec![0.0]));
+    // one with two adds both
     let attrs = weighted(nodes(&[&stump("BRANCH_LEQ", 0, 0.0)]), "target", &[(0, 1, 0, 2.0), (0, 1, 0, 3.0)]);
     assert_eq!(regress(attrs.with("n_targets", 1i64), &column(&[0.0, 1.0])).unwrap(), [5.0, 0.0]);
 }
