@@ -3,7 +3,8 @@
     .cache/venv/bin/python scripts/conformance.py [--engine jit|interpreter] [--propose] [PATTERN...]
 
 Cases: the whole backend suite of the pinned onnx (.cache/node 1884, simple 23, pytorch-converted 82, pytorch-operator
-35, real 9: 2033 in all), .cache/problems and fixtures/seeds. Manifest: tests/conformance/manifest.txt.
+35, real 9: 2033 in all), .cache/problems, fixtures/seeds and .cache/ml (ai.onnx.ml, expected by ONNX Runtime).
+Manifest: tests/conformance/manifest.txt.
 Fails on a case that does not pass and is not in the manifest, and on one that is in it and passes. --propose prints
 a manifest line for each case of the first kind. A crash of fcc is the failure of one case, not of the run.
 """
@@ -67,11 +68,12 @@ def case_folders(patterns: list[str]) -> dict[str, list[Path]]:
         **{kind: CACHE / kind for kind in SUITE[1:]},
         "problems": CACHE / "problems",
         "seeds": FIXTURES / "seeds",
+        "ml": CACHE / "ml",
     }
     for name, top in tops.items():
         found = sorted(path.parent for path in top.glob("*/model.onnx"))
         if not found:
-            sys.exit(f"{top} holds no cases: run scripts/backend_cases.py and scripts/problems.py")
+            sys.exit(f"{top} holds no cases: run scripts/backend_cases.py, scripts/problems.py and scripts/ml_cases.py")
         sets[name] = [f for f in found if not patterns or any(fnmatch.fnmatchcase(f.name, p) for p in patterns)]
     return sets
 

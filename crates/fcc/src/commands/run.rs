@@ -1,4 +1,5 @@
 //! `fcc run`: computes a model's outputs.
+use super::arrays;
 use super::common::ModelArg;
 use super::files::{CommandFiles, Target, refuse_terminal};
 use super::inputs::InputArgs;
@@ -34,7 +35,8 @@ pub struct Args {
     compile: CompileArgs,
     #[command(flatten)]
     tune: TuneArgs,
-    /// Write the outputs by name to a NumPy archive; - is standard output
+    /// Write the outputs by name to a NumPy archive; - is standard output. A sequence is NAME.0, NAME.1, …,
+    /// a map is NAME.keys and NAME.values
     #[arg(long, value_name = "OUT.npz")]
     outputs: Option<PathBuf>,
     /// Compare with the arrays of a NumPy archive; each must be an output of the model
@@ -143,44 +145,26 @@ fn compare(
     if differs { Err(Failure::Check).inspect_err(|_| out.flush()) } else { Ok(()) }
 }
 
-/// Outputs as arrays: sequences become `name.0`, `name.1`, …; an empty optional is left out.
+/// Outputs as arrays, see [`arrays::of`].
 fn write(files: &CommandFiles, target: &Target, made: &Values) -> Result<(), Failure> {
-    let mut arrays: Vec<(String, &Tensor)> = vec![];
+    let mut all = vec![];
     for (name, value) in made {
-        collect(name, value, &mut arrays)?;
+        all.extend(arrays::of(name, value)?);
     }
-    let arrays = arrays.iter().map(|(name, t)| (name.as_str(), *t));
+    let all = all.iter().map(|(name, t)| (name.as_str(), t));
     match target {
-        Target::File(path) => Ok(fcc_onnx::write_npz(path, arrays)?),
-        Target::Stdout => files.write(target, &fcc_onnx::to_npz_bytes(arrays)?),
+        Target::File(path) => Ok(fcc_onnx::write_npz(path, all)?),
+        Target::Stdout => files.write(target, &fcc_onnx::to_npz_bytes(all)?),
     }
-}
-
-fn collect<'v>(name: &str, value: &'v Value, arrays: &mut Vec<(String, &'v Tensor)>) -> Result<(), Failure> {
-    match value {
-        Value::Tensor(t) => arrays.push((name.into(), t)),
-        Value::Sequence(_, items) => {
-            for (i, item) in items.iter().enumerate() {
-                collect(&format!("{name}.{i}"), item, arrays)?;
-            }
-        }
-        Value::Optional(_, held) => {
-            if let Some(held) = held {
-                collect(name, held, arrays)?;
-            }
-        }
-        Value::Map(..) => {
-            return Err(Failure::input(format!("output `{name}`: got a map, wanted arrays for an npz file")));
-        }
-    }
-    Ok(())
 }
 
 /// `y  float[1,10]  -0.5 to 2.25, mean 0.3  [0.1, 0.2, …]`
 fn describe(name: &str, value: &Value) -> String {
     const SHOWN: usize = 8;
     let ty = value.value_type();
-    let Value::Tensor(t) = value else { return format!("{name}  {ty}") };
+    let Value::Tensor(t) = value else {
+        return format!("{name}  {ty}  {}", arrays::brief(value, SHOWN, &short));
+    };
     if let Ok(strings) = t.as_strings() {
         let shown: Vec<String> =
             strings.iter().take(SHOWN).map(|s| format!("{:?}", String::from_utf8_lossy(s))).collect();

@@ -317,6 +317,15 @@ fn version_5_has_sets_and_lists_of_leaves() {
 }
 
 #[test]
-fn a_node_takes_twelve_bytes() {
+fn an_ensemble_takes_twelve_bytes_a_node_and_nothing_else() {
     assert_eq!((size_of::<ensemble::Node<f32>>(), size_of::<ensemble::Node<f64>>()), (12, 16));
+    let tree = stump("BRANCH_LEQ", 0, 0.0);
+    let trees = vec![&tree[..]; 5000];
+    let weights: Vec<_> = (0..5000).flat_map(|t| [(t, 1, 0, 1.0), (t, 2, 0, 2.0)]).collect();
+    let attrs = weighted(nodes(&trees), "target", &weights).with("n_targets", 1i64);
+    // the names of modes are held once
+    assert_eq!(attrs.strings("nodes_modes").unwrap().unwrap().parts().0.len(), 2);
+    let node = crate::ops::testing::node_in("ai.onnx.ml", "TreeEnsembleRegressor", 3, attrs, 1);
+    let Prepared::F32(trees) = Prepared::of(&node, DType::F32).unwrap() else { panic!("floats") };
+    assert_eq!((trees.ensemble.nodes().len(), trees.ensemble.bytes()), (15_000, 15_000 * 12));
 }
