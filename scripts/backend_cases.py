@@ -78,7 +78,9 @@ def map_proto(values: dict, name: str, declared: onnx.TypeProto.Map) -> onnx.Map
         proto.keys.extend(values)
     elements = onnx.TypeProto()
     elements.sequence_type.elem_type.CopyFrom(declared.value_type)
-    proto.values.CopyFrom(sequence_proto(list(values.values()), name, elements))
+    elem_type = declared.value_type.tensor_type.elem_type
+    as_array = lambda v: np.asarray(v, onnx.helper.tensor_dtype_to_np_dtype(elem_type))  # noqa: E731
+    proto.values.CopyFrom(sequence_proto([as_array(v) for v in values.values()], name, elements))
     return proto
 
 

@@ -258,10 +258,6 @@ fn converted<T: Real>(bytes: &[u8], dtype: DType) -> Option<Cow<'_, [T]>> {
 }
 
 impl TreeScores {
-    /// Whether there is a step for an input of this type.
-    pub fn takes(dtype: DType) -> bool {
-        matches!(dtype, DType::F32 | DType::F64 | DType::I32 | DType::I64)
-    }
     fn of<T: Real>(&self, trees: &Trees<T>, x: &[u8], pool: Option<&Pool>, out: &mut [u8]) -> Result<()> {
         let x = converted::<T>(x, self.dtype);
         let x =

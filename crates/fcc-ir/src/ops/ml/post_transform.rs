@@ -24,9 +24,9 @@ pub enum PostTransform {
 pub enum Second {
     /// They are not: there is one column.
     Absent,
-    /// `[1 - s, s]`, whatever the transform: the score is a probability.
+    /// `[1 - s, s]`: the score is a probability.
     Complement,
-    /// `[-s, s]`, or with LOGISTIC `[logistic(-s), logistic(s)]`.
+    /// `[-s, s]`: the score is a margin.
     Opposite,
 }
 
@@ -89,7 +89,8 @@ impl PostTransform {
             }
         }
     }
-    /// The one or two columns that a classifier gives for its only score, in `out`.
+    /// The one or two columns that a classifier gives for its only score, in `out`. Two columns are `[f(-s), f(s)]` with
+    /// LOGISTIC and PROBIT (of which ONNX Runtime writes one column only); the other transforms do nothing to them.
     pub fn apply_one<T: Real>(self, score: T, second: Second, out: &mut [T]) {
         let one = T::from_f64(1.0);
         match (second, out) {
@@ -101,10 +102,10 @@ impl PostTransform {
             (_, [low, high]) if self == PostTransform::Probit => {
                 (*low, *high) = (-probit(score), probit(score))
             }
-            (Second::Complement, [low, high]) => (*low, *high) = (one - score, score),
-            (Second::Opposite, [low, high]) if self == PostTransform::Logistic => {
+            (_, [low, high]) if self == PostTransform::Logistic => {
                 (*low, *high) = (logistic(-score), logistic(score));
             }
+            (Second::Complement, [low, high]) => (*low, *high) = (one - score, score),
             (Second::Opposite, [low, high]) => (*low, *high) = (-score, score),
             (_, out) => out.fill(score),
         }
@@ -162,7 +163,8 @@ mod tests {
             out
         };
         assert_eq!(two(PostTransform::None, Second::Complement, 0.25), [0.75, 0.25]);
-        assert_eq!(two(PostTransform::Logistic, Second::Complement, 0.25), [0.75, 0.25]);
+        assert_eq!(two(PostTransform::Softmax, Second::Complement, 0.25), [0.75, 0.25]);
+        close(&two(PostTransform::Logistic, Second::Complement, 2.0), &[0.1192, 0.8808]);
         assert_eq!(two(PostTransform::Softmax, Second::Opposite, 0.25), [-0.25, 0.25]);
         close(&two(PostTransform::Logistic, Second::Opposite, 2.0), &[0.1192, 0.8808]);
         close(&two(PostTransform::Probit, Second::Complement, 0.975), &[-1.96, 1.96]);

@@ -242,7 +242,7 @@ mod tests {
         let (labels, scores) = run(two(), &[1.0, -1.0], 1).unwrap();
         assert_eq!(labels, Tensor::from_i64s(vec![4, 6]));
         assert_eq!(scores, [-1.25, 1.25, 0.75, -0.75]);
-        let (_, scores) = run(two().with("post_transform", "LOGISTIC"), &[1.0], 1).unwrap();
+        let (_, scores) = run(two().with("post_transform", "SOFTMAX"), &[1.0], 1).unwrap();
         assert_eq!(scores, [-0.25, 1.25]);
     }
 
