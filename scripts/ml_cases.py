@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
 OUT = CACHE / "ml"
-VERSION = "v2"
+VERSION = "v3"
 DOMAIN = "ai.onnx.ml"
 TYPES = {
     "float": (TensorProto.FLOAT, np.float32),
@@ -313,8 +313,8 @@ def add_svm(cases: Cases) -> None:
                 **shared,
             )
         for classes, proba, transform, strings in itertools.product((2, 3, 4), (False, True), TRANSFORMS, (False, True)):
-            if (strings and transform != "NONE") or (classes == 2 and not proba and transform == "PROBIT"):
-                continue
+            if (strings and transform != "NONE") or (transform == "PROBIT" and not proba):
+                continue  # PROBIT is for probabilities
             labels, label = label_types(strings, classes)
             pairs = classes * (classes - 1) // 2
             counts = [1 + c for c in range(classes)]

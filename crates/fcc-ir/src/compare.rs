@@ -1,5 +1,5 @@
 //! Comparing values: equality of what has no rounding, closeness of floats.
-use crate::convert::to_f64s;
+use crate::convert::{to_f64s, widen};
 use crate::{DType, Error, Result, Tensor, Value};
 use std::fmt;
 
@@ -61,9 +61,32 @@ pub fn close(got: &Value, want: &Value, tolerance: Tolerance) -> Result<()> {
             (Some(g), Some(w)) => close(g, w, tolerance),
             _ => Err(Error::mismatch("optional", g.is_some(), w.is_some())),
         },
-        (Value::Map(gk, g), Value::Map(wk, w)) if gk == wk => all("value", g, w, tolerance),
+        (Value::Map(gk, g), Value::Map(wk, w)) => maps((gk, g), (wk, w), tolerance),
         _ => Err(kinds()),
     }
+}
+
+/// Maps are compared by their keys, in whatever order they stand.
+fn maps(got: (&Tensor, &[Value]), want: (&Tensor, &[Value]), tolerance: Tolerance) -> Result<()> {
+    fn sorted((keys, values): (&Tensor, &[Value])) -> Result<(Tensor, Vec<Value>)> {
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        if keys.dtype() == DType::String {
+            let keys = keys.as_strings()?;
+            order.sort_by_key(|i| &keys[*i]);
+        } else {
+            let keys = widen(keys)?;
+            order.sort_by(|a, b| keys.compare(*a, *b));
+        }
+        let value = |i: &usize| values.get(*i).cloned();
+        let values = order.iter().map(value).collect::<Option<_>>();
+        let values = values.ok_or_else(|| Error::mismatch("values of a map", "fewer", "one a key"))?;
+        Ok((crate::ops::movement::take(keys, [order.len()], &order)?, values))
+    }
+    let (got, want) = (sorted(got)?, sorted(want)?);
+    if got.0 != want.0 {
+        return Err(Error::mismatch("keys of a map", format!("{:?}", got.0), format!("{:?}", want.0)));
+    }
+    all("value", &got.1, &want.1, tolerance)
 }
 
 fn all(what: &str, got: &[Value], want: &[Value], tolerance: Tolerance) -> Result<()> {
@@ -199,6 +222,23 @@ mod tests {
         assert_eq!(difference(&got, &want, tolerance).unwrap().unwrap().count, (2, 4));
         let infinite = t(vec![f32::INFINITY; 4]);
         assert!(difference(&infinite, &t(vec![1e30; 4]), tolerance).unwrap().is_some());
+    }
+
+    #[test]
+    fn maps_are_compared_by_their_keys() {
+        let map = |keys: &[i64], values: &[f32]| {
+            let values = values.iter().map(|v| Tensor::scalar(*v).into()).collect();
+            Value::Map(Tensor::from_i64s(keys.to_vec()), values)
+        };
+        let want = map(&[1, 2, 3], &[0.5, 1.5, 2.5]);
+        assert!(close(&map(&[3, 1, 2], &[2.5, 0.5, 1.5]), &want, Tolerance::EXACT).is_ok());
+        for bad in
+            [map(&[3, 1, 2], &[2.5, 1.5, 0.5]), map(&[1, 2, 4], &[0.5, 1.5, 2.5]), map(&[1, 2], &[0.5, 1.5])]
+        {
+            assert!(close(&bad, &want, Tolerance::EXACT).is_err());
+        }
+        let text = Value::Map(Tensor::from_strings([1], ["1"]).unwrap(), vec![Tensor::scalar(0.5f32).into()]);
+        assert!(close(&text, &want, Tolerance::EXACT).is_err());
     }
 
     #[test]
