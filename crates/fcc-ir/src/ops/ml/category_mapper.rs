@@ -63,8 +63,13 @@ mod tests {
         let y = eval_ml("CategoryMapper", 1, attrs.clone(), &[texts]).unwrap();
         assert_eq!(y[0].as_tensor().unwrap(), &Tensor::new([1, 3], vec![-2i64, -1, 7]).unwrap());
         let numbers = Tensor::from_i64s(vec![7, 0]);
-        let y = eval_ml("CategoryMapper", 1, attrs.clone().with("default_string", "d"), &[numbers.clone()])
-            .unwrap();
+        let y = eval_ml(
+            "CategoryMapper",
+            1,
+            attrs.clone().with("default_string", "d"),
+            std::slice::from_ref(&numbers),
+        )
+        .unwrap();
         assert_eq!(y[0].as_tensor().unwrap(), &Tensor::from_strings([2], ["a", "d"]).unwrap());
         let short = attrs.with("cats_int64s", vec![7i64]);
         assert!(eval_ml("CategoryMapper", 1, short, &[numbers]).is_err());

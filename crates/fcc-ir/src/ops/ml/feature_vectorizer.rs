@@ -92,7 +92,10 @@ mod tests {
             assert!(run(bad, &[a.clone(), b.clone()]).is_err());
         }
         let one = Tensor::new([3], vec![1i32, 2, 3]).unwrap();
-        assert_eq!(run(Attrs::new(), &[one.clone()]).unwrap()[0].as_tensor().unwrap().shape(), [1, 3]);
+        assert_eq!(
+            run(Attrs::new(), std::slice::from_ref(&one)).unwrap()[0].as_tensor().unwrap().shape(),
+            [1, 3]
+        );
         assert!(run(Attrs::new(), &[one, b]).is_err());
     }
 }

@@ -185,7 +185,7 @@ mod tests {
             .with("coefficients", vec![1.0f32, 2.0, 3.0, -1.0, 0.0, 1.0])
             .with("intercepts", vec![10.0f32, 20.0]);
         let x = Tensor::new([2, 3], vec![1i64, 1, 1, 0, 1, 2]).unwrap();
-        let y = tensors(eval_ml("LinearRegressor", 1, attrs.clone(), &[x.clone()]));
+        let y = tensors(eval_ml("LinearRegressor", 1, attrs.clone(), std::slice::from_ref(&x)));
         assert_eq!(y[0], Tensor::new([2, 2], vec![16.0f32, 20.0, 18.0, 22.0]).unwrap());
         // a vector is one row; the transform holds for one target too
         let one = Attrs::new().with("coefficients", vec![1.0f32, -1.0]).with("post_transform", "LOGISTIC");
@@ -197,7 +197,7 @@ mod tests {
             attrs.clone().with("intercepts", vec![1.0f32]),
             attrs.with("post_transform", "EXP"),
         ] {
-            assert!(eval_ml("LinearRegressor", 1, bad, &[x.clone()]).is_err());
+            assert!(eval_ml("LinearRegressor", 1, bad, std::slice::from_ref(&x)).is_err());
         }
     }
 
@@ -227,21 +227,21 @@ mod tests {
             .with("post_transform", "SOFTMAX")
             .with("classlabels_ints", vec![5i64, 6, 7]);
         let x = Tensor::new([2, 1], vec![1i32, -1]).unwrap();
-        let y = tensors(eval_ml("LinearClassifier", 1, attrs.clone(), &[x.clone()]));
+        let y = tensors(eval_ml("LinearClassifier", 1, attrs.clone(), std::slice::from_ref(&x)));
         assert_eq!(y[0], Tensor::from_i64s(vec![6, 5]));
         let scores = y[1].as_slice::<f32>().unwrap().into_owned();
         assert!((scores[0] - 0.155_362).abs() < 1e-5 && (scores[..3].iter().sum::<f32>() - 1.0).abs() < 1e-6);
         let mut plain = attrs.clone();
         plain.remove("intercepts");
         plain.remove("post_transform");
-        let y = tensors(eval_ml("LinearClassifier", 1, plain, &[x.clone()]));
+        let y = tensors(eval_ml("LinearClassifier", 1, plain, std::slice::from_ref(&x)));
         assert_eq!(y[1], Tensor::new([2, 3], vec![1.0f32, 2.0, 2.0, -1.0, -2.0, -2.0]).unwrap());
         for bad in [
             attrs.clone().with("intercepts", vec![0.0f32; 2]),
             attrs.clone().with("coefficients", vec![1.0f32; 4]),
             attrs.with("classlabels_ints", vec![1i64, 2]),
         ] {
-            assert!(eval_ml("LinearClassifier", 1, bad, &[x.clone()]).is_err());
+            assert!(eval_ml("LinearClassifier", 1, bad, std::slice::from_ref(&x)).is_err());
         }
     }
 }

@@ -119,13 +119,13 @@ pub fn logistic<T: Real>(x: T) -> T {
     if x < T::default() { one - v } else { v }
 }
 
-/// `sqrt(2) * erfinv(2x - 1)` with Winitzki's approximation, in the constants that ONNX Runtime has.
+/// `sqrt(2) * erfinv(2x - 1)` with Winitzki's approximation.
 fn probit<T: Real>(x: T) -> T {
     let c = T::from_f64;
     let x = c(2.0) * x - c(1.0);
     let sign = if x < T::default() { c(-1.0) } else { c(1.0) };
     let log = ((c(1.0) - x) * (c(1.0) + x)).ln();
-    let v = c(2.0) / (c(3.14159) * c(0.147)) + c(0.5) * log;
+    let v = c(2.0) / (c(f64::from(std::f32::consts::PI)) * c(0.147)) + c(0.5) * log;
     let v2 = c(1.0) / c(0.147) * log;
     c(std::f64::consts::SQRT_2) * (sign * (-v + (v * v - v2).sqrt()).sqrt())
 }

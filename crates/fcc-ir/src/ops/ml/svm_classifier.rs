@@ -147,7 +147,7 @@ impl Pairs<'_> {
         for i in 0..n {
             for j in i + 1..n {
                 let (a, b) = (self.probabilities.0[pair], self.probabilities.1[pair]);
-                let p = (1.0 - logistic(decisions[pair] * a + b)).max(1e-7).min(1.0 - 1e-7);
+                let p = (1.0 - logistic(decisions[pair] * a + b)).clamp(1e-7, 1.0 - 1e-7);
                 (r[i * n + j], r[j * n + i]) = (p, 1.0 - p);
                 pair += 1;
             }

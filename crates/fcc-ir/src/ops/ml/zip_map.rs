@@ -47,7 +47,7 @@ mod tests {
         let x = Tensor::new([2, 2], vec![0.25f32, 0.75, 1.0, 0.0]).unwrap();
         let labels: StringList = ["no", "yes"].into_iter().collect();
         let attrs = Attrs::new().with("classlabels_strings", labels);
-        let y = eval_ml("ZipMap", 1, attrs.clone(), &[x.clone()]).unwrap();
+        let y = eval_ml("ZipMap", 1, attrs.clone(), std::slice::from_ref(&x)).unwrap();
         let keys = Tensor::from_strings([2], ["no", "yes"]).unwrap();
         let map = |a: f32, b: f32| {
             Value::Map(keys.clone(), vec![Tensor::scalar(a).into(), Tensor::scalar(b).into()])
@@ -62,7 +62,7 @@ mod tests {
         let y = eval_ml("ZipMap", 1, attrs.clone(), &[none]).unwrap();
         assert!(y[0].as_sequence().unwrap().is_empty());
         for bad in [Attrs::new(), ints, attrs.with("classlabels_int64s", vec![1i64, 2])] {
-            assert!(eval_ml("ZipMap", 1, bad, &[x.clone()]).is_err());
+            assert!(eval_ml("ZipMap", 1, bad, std::slice::from_ref(&x)).is_err());
         }
     }
 }

@@ -266,7 +266,7 @@ impl<T: Real> Leaves<T> {
                 id.ok_or_else(|| Error::mismatch("target of a weight", target[j], format!("0..{targets}")))?;
             weights[*place as usize] = (id, values.get(j));
             *place += 1;
-            positive &= !(values.get(j) < T::default());
+            positive &= values.get(j) >= T::default() || values.get(j).is_nan();
             only = only.filter(|o| *o == target[j]);
         }
         Ok(Leaves { weights, starts, positive, only: only.and_then(|o| u32::try_from(o).ok()) })

@@ -278,7 +278,7 @@ impl<T: Real> Ensemble<T> {
             Mode::Gte => x >= node.value,
             Mode::Gt => x > node.value,
             Mode::Eq => x == node.value,
-            Mode::Neq => x < node.value || x > node.value,
+            Mode::Neq => x != node.value && !x.is_nan(),
             Mode::Member => self.set(node).contains(&x),
         };
         holds || (x.is_nan() && node.nan_is_true())

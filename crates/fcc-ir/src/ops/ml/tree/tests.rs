@@ -43,12 +43,12 @@ fn stump(mode: &'static str, feature: i64, value: f32) -> [Node; 3] {
 }
 
 fn regress(attrs: Attrs, x: &Tensor) -> Result<Vec<f32>> {
-    let y = eval_ml("TreeEnsembleRegressor", 3, attrs, &[x.clone()])?;
+    let y = eval_ml("TreeEnsembleRegressor", 3, attrs, std::slice::from_ref(x))?;
     Ok(y[0].as_tensor()?.as_slice::<f32>()?.into_owned())
 }
 
 fn classify(attrs: Attrs, x: &Tensor) -> Result<(Vec<i64>, Vec<f32>)> {
-    let y = eval_ml("TreeEnsembleClassifier", 3, attrs, &[x.clone()])?;
+    let y = eval_ml("TreeEnsembleClassifier", 3, attrs, std::slice::from_ref(x))?;
     Ok((y[0].as_tensor()?.to_i64s()?, y[1].as_tensor()?.as_slice::<f32>()?.into_owned()))
 }
 
@@ -191,7 +191,7 @@ fn the_first_greatest_class_wins() {
     let (labels, _) = classify(three.clone().with("base_values", vec![0.0f32; 3]), &x).unwrap();
     assert_eq!(labels, [11, 12]);
     let names = attrs.clone().with("classlabels_strings", strings(&["a", "b", "c"]));
-    let y = eval_ml("TreeEnsembleClassifier", 1, names, &[x.clone()]).unwrap();
+    let y = eval_ml("TreeEnsembleClassifier", 1, names, std::slice::from_ref(&x)).unwrap();
     assert_eq!(y[0].as_tensor().unwrap(), &Tensor::from_strings([2], ["b", "b"]).unwrap());
     // weights for both of two classes
     let two =
