@@ -1,0 +1,107 @@
+//! The generators of operators. A new operator is one line in a table of its topic's file.
+mod elementwise;
+mod index;
+mod linear;
+mod movement;
+mod pool;
+mod reduce;
+
+use crate::build::Build;
+use crate::draw::once_in;
+use fcc_ir::{DType, Op};
+
+/// Adds nodes of an operator to a model, with inputs that fit. `None` if that did not come about.
+pub type Make = fn(&mut Build, Op) -> Option<()>;
+
+/// An operator and its generator.
+#[derive(Clone, Copy)]
+pub struct Maker {
+    /// The operator.
+    pub op: Op,
+    /// Its generator.
+    pub make: Make,
+}
+
+/// The tables of all topics.
+const TABLES: &[&[(Op, Make)]] =
+    &[elementwise::TABLE, index::TABLE, linear::TABLE, movement::TABLE, pool::TABLE, reduce::TABLE];
+
+/// Operators without a generator, with the reason.
+pub const WITHOUT: &[(Op, &str)] = &[
+    (Op::RandomNormal, "draws: two engines need not draw the same"),
+    (Op::RandomNormalLike, "draws: two engines need not draw the same"),
+    (Op::RandomUniform, "draws: two engines need not draw the same"),
+    (Op::RandomUniformLike, "draws: two engines need not draw the same"),
+    (Op::Bernoulli, "draws: two engines need not draw the same"),
+    (Op::Multinomial, "draws: two engines need not draw the same"),
+];
+
+/// Every generator.
+pub fn all() -> Vec<Maker> {
+    TABLES.iter().flat_map(|t| t.iter()).map(|(op, make)| Maker { op: *op, make: *make }).collect()
+}
+
+/// Adds some operator, or a chain that is compiled as one.
+pub fn add_any(b: &mut Build) -> Option<()> {
+    thread_local!(static ALL: Vec<Maker> = all());
+    if once_in(&mut b.r, 4) {
+        // what models consist of most
+        let table = *crate::draw::one(&mut b.r, &[linear::TABLE, elementwise::TABLE, movement::TABLE]);
+        let (op, make) = *crate::draw::one(&mut b.r, table);
+        return make(b, op);
+    }
+    let Maker { op, make } = ALL.with(|all| *crate::draw::one(&mut b.r, all));
+    make(b, op)
+}
+
+/// Floats that operators compute in.
+pub(crate) const FLOATS: &[DType] = &[DType::F32, DType::F64, DType::F16, DType::BF16];
+/// Floats before bfloat16.
+pub(crate) const OLD_FLOATS: &[DType] = &[DType::F32, DType::F64, DType::F16];
+/// Integers of 8 bits and more.
+pub(crate) const INTS: &[DType] =
+    &[DType::I64, DType::I32, DType::I8, DType::U8, DType::I16, DType::U16, DType::U32, DType::U64];
+/// Floats and integers.
+pub(crate) const NUMBERS: &[DType] = &[
+    DType::F32,
+    DType::F32,
+    DType::F64,
+    DType::F16,
+    DType::BF16,
+    DType::I64,
+    DType::I32,
+    DType::I8,
+    DType::U8,
+    DType::I16,
+    DType::U16,
+    DType::U32,
+    DType::U64,
+];
+/// Everything that can be moved about.
+pub(crate) const ANY: &[DType] = &[
+    DType::F32,
+    DType::F32,
+    DType::F64,
+    DType::F16,
+    DType::BF16,
+    DType::I64,
+    DType::I32,
+    DType::I8,
+    DType::U8,
+    DType::I16,
+    DType::U16,
+    DType::U32,
+    DType::U64,
+    DType::Bool,
+    DType::String,
+    DType::C64,
+    DType::C128,
+];
+/// What only later opsets move about: 8-bit floats and 4-bit numbers.
+pub(crate) const NARROW: &[DType] =
+    &[DType::F8E4M3FN, DType::F8E4M3FNUZ, DType::F8E5M2, DType::F8E5M2FNUZ, DType::U4, DType::I4];
+
+/// Types that can be moved about at this opset.
+pub(crate) fn movable(b: &mut Build) -> &'static [DType] {
+    if b.opset >= 21 && once_in(&mut b.r, 6) { NARROW } else { ANY }
+}
