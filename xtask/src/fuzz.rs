@@ -8,6 +8,7 @@ mod broken;
 mod corpus;
 mod graphs;
 mod mutate;
+mod voices;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ pub struct Options {
     pub only: Option<u64>,
     /// Run the case of this file alone, in this process.
     pub file: Option<PathBuf>,
+    /// Write the cases to this folder, with what fcc computes, and compare nothing.
+    pub write: Option<PathBuf>,
     /// Run the cases of the corpus first.
     pub corpus: bool,
     /// Run cases in this process, telling the number of each before it runs: what the child does.
@@ -60,6 +63,8 @@ const CASE_SECONDS: u64 = 60;
 const CHILD_KIB: u64 = 4 << 20;
 /// So many cases of generated graphs may end the child.
 const MOST_ENDS: usize = 200;
+/// At most so many cases are written.
+const MOST_WRITTEN: u64 = 100_000;
 /// How often a case that ends the process is run while it shrinks.
 const SHRINKS: usize = 150;
 
@@ -72,6 +77,9 @@ pub fn run(options: &Options) -> Result<String, String> {
     };
     if let Some(file) = &options.file {
         return graphs::file(file, options.only.unwrap_or(0));
+    }
+    if let Some(folder) = &options.write {
+        return voices::write(folder, options.first, options.cases.min(MOST_WRITTEN));
     }
     match (kind, options.only) {
         (Kind::Graphs, Some(number)) => return graphs::only(number),

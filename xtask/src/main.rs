@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask proto [--check] [--wheel FILE.whl]
-       cargo xtask fuzz [graphs|broken] [SECONDS] [--hours N] [--cases N] [--first N] [--only N] [--file FILE]
+       cargo xtask fuzz [graphs|broken] [SECONDS] [--hours N] [--cases N] [--first N] [--only N] [--file FILE] [--write FOLDER]
 
 proto    generate crates/fcc-onnx/src/proto.rs from the ONNX schema in the pinned Python package
          --check         write nothing; fail when the committed file differs
@@ -22,7 +22,8 @@ fuzz     graphs: valid graphs, in the interpreter, the code generator and rewrit
          --cases N       at most so many cases
          --first N       number of the first case [default: 0]; other numbers are other cases
          --only N        run this case alone, and write it to target/fuzz
-         --file FILE     graphs: run the case of this file alone (as it is number N of --only)";
+         --file FILE     graphs: run the case of this file alone (as it is number N of --only)
+         --write FOLDER  graphs: write the cases with what fcc computes, for another runtime to compare";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -66,6 +67,7 @@ fn fuzz_options(mut args: impl Iterator<Item = String>) -> Result<fuzz::Options,
         first: 0,
         only: None,
         file: None,
+        write: None,
         corpus: false,
         child: false,
     };
@@ -79,6 +81,7 @@ fn fuzz_options(mut args: impl Iterator<Item = String>) -> Result<fuzz::Options,
             "--first" => options.first = number(args.next())?,
             "--only" => options.only = Some(number(args.next())?),
             "--file" => options.file = Some(PathBuf::from(args.next().ok_or("--file needs a file")?)),
+            "--write" => options.write = Some(PathBuf::from(args.next().ok_or("--write needs a folder")?)),
             "--corpus" => options.corpus = true,
             "--child" => options.child = true,
             seconds => {
@@ -87,7 +90,7 @@ fn fuzz_options(mut args: impl Iterator<Item = String>) -> Result<fuzz::Options,
             }
         }
     }
-    if options.file.is_some() || options.only.is_some() {
+    if options.file.is_some() || options.only.is_some() || options.write.is_some() {
         options.kind = options.kind.or(Some(fuzz::Kind::Graphs));
     }
     Ok(options)

@@ -38,6 +38,12 @@ fn failure<T>(kind: impl Into<String>, why: impl ToString) -> Result<T, Failure>
     Err(Failure { kind: kind.into(), why: why.to_string() })
 }
 
+/// A message without names and numbers.
+fn gist(message: &str) -> String {
+    let words = message.split('`').step_by(2).collect::<String>();
+    words.chars().filter(|c| !c.is_ascii_digit()).take(100).collect()
+}
+
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -67,10 +73,10 @@ pub fn check(case: &Case, options: &Options) -> Result<Seen, Failure> {
     let bytes = case.model.encode_to_vec();
     let model = match fcc_onnx::load_bytes(bytes) {
         Ok(model) => model,
-        Err(e) => return failure("import", e),
+        Err(e) => return failure(format!("import {}", gist(&e.to_string())), e),
     };
     if let Err(e) = verify(&model) {
-        return failure("verify", e);
+        return failure(format!("verify {}", gist(&e.to_string())), e);
     }
     let mut seen = Seen::new();
     if wants("text") || wants("file") {
@@ -78,7 +84,7 @@ pub fn check(case: &Case, options: &Options) -> Result<Seen, Failure> {
     }
     let steps = match Steps::new(case) {
         Ok(steps) => steps,
-        Err(e) => return failure("steps", e),
+        Err(e) => return failure(format!("steps {}", gist(&e)), e),
     };
     let ran = run_whole(&model, case, wants("inferred"))?;
     let by_node = steps.run(None);
@@ -149,6 +155,17 @@ impl Judge<'_> {
     }
 }
 
+/// What the interpreter computes of a case, and for each element of it the greatest distance that rounding explains.
+///
+/// # Errors
+/// What the interpreter refuses, with its reason.
+pub fn expected(case: &Case) -> Result<(Vec<Value>, Bounds), String> {
+    let steps = Steps::new(case)?;
+    let want = steps.run(None)?;
+    let bounds = steps.bounds(&want, 16, UNITS);
+    Ok((want, bounds))
+}
+
 /// What is printed is read back, and what is written.
 fn round_trips(model: &Model) -> Result<(), Failure> {
     let text = print(model, &PrintOptions::whole());
@@ -212,7 +229,7 @@ fn in_order(model: &Model, mut values: Values) -> Vec<Value> {
 /// The code generator at every instruction set of the machine.
 fn jit(model: &Model, judge: &Judge<'_>, options: &Options, seen: &mut Seen) -> Result<(), Failure> {
     for isa in Isa::ALL {
-        if Isa::within(isa) != isa || isa == Isa::Amx && options.number % 4 != 0 {
+        if Isa::within(isa) != isa || isa == Isa::Amx && !options.number.is_multiple_of(4) {
             continue;
         }
         let kind = format!("jit {isa}");
@@ -225,7 +242,7 @@ fn jit(model: &Model, judge: &Judge<'_>, options: &Options, seen: &mut Seen) -> 
         }
         let mut how = fcc_jit::Options::with_threads(1 + usize::from(options.number % 8 == 7));
         how.isa = isa;
-        how.vnni = options.number % 3 != 0;
+        how.vnni = !options.number.is_multiple_of(3);
         let got = compiled(model, judge, &how, seen);
         judge.judge(&kind, got, UNITS)?;
         if options.number % 16 == 5 {
@@ -299,8 +316,13 @@ fn rewrites(model: &Model, judge: &Judge<'_>, options: &Options, seen: &mut Seen
         for row in report.rows.iter().filter(|r| r.outcome == fcc_rewrite::Outcome::Rewritten) {
             seen.insert(format!("rule {} {}", row.rule, row.op));
         }
-        // what a rewrite makes is a model like any other
-        round_trips(&rewritten).map_err(|f| Failure { kind: format!("{kind} {}", f.kind), why: f.why })?;
+        // what a rewrite makes is a model like any other; what nothing reads any more is not written
+        let mut kept = rewritten.clone();
+        let unused = passes::named(passes::REMOVE_UNUSED).unwrap_or_default();
+        if let Err(e) = fcc_rewrite::run(&mut kept, &unused, fcc_rewrite::Options::default()) {
+            return failure(format!("{kind} errs"), e);
+        }
+        round_trips(&kept).map_err(|f| Failure { kind: format!("{kind} {}", f.kind), why: f.why })?;
         if judge.ran.is_ok() {
             let got = interp::run(&rewritten, &judge.case.inputs).map_err(|e| e.to_string());
             // the rules' laws are those of real numbers: infinity times a zero that a rule brings in is NaN

@@ -19,8 +19,9 @@ mod step;
 
 pub use build::Build;
 pub use case::{Case, Made, case, case_of, operators};
-pub use check::{Failure, Options, Seen, check, guarded};
+pub use check::{Failure, Options, Seen, check, expected, guarded};
 pub use file::{read, write};
+pub use noise::Bounds;
 pub use shrink::shrink;
 
 /// Version of the generator: another one makes other cases of the same numbers.

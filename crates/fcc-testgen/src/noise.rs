@@ -285,20 +285,26 @@ fn disturbed(
     let made = step.run(&moved).unwrap_or(made);
     if !SINGLE.contains(&op) && inputs.iter().any(|v| most(v) > HUGE) {
         // whether a term overflows on the way depends on the order of the terms
-        let nothing = |t: &Tensor| {
-            from_f64s(t.dtype(), t.shape().to_vec(), vec![f64::NAN; t.len()], Narrowing::default())
+        let mut lost = |t: &Tensor| match t.dtype().is_float() {
+            true => {
+                let any = (0..t.len()).map(|_| if r.below(2) == 0 { f64::NAN } else { 1.0 }).collect();
+                from_f64s(t.dtype(), t.shape().to_vec(), any, Narrowing::default())
+                    .unwrap_or_else(|_| t.clone())
+            }
+            false => t.clone(),
         };
-        let lost = |t: &Tensor| {
-            if t.dtype().is_float() { nothing(t).unwrap_or_else(|_| t.clone()) } else { t.clone() }
-        };
-        return Ok(made.into_iter().map(|(name, v)| (name, map(&v, &mut |t| lost(t)))).collect());
+        return Ok(made.into_iter().map(|(name, v)| (name, map(&v, &mut lost))).collect());
     }
     let scale = inputs.iter().map(|v| most(v)).product::<f64>();
-    let sums =
-        !matches!(op, "Exp" | "Sigmoid" | "Tanh" | "Log" | "Sqrt" | "Erf" | "Softmax" | "Div" | "Gelu");
+    let largest = inputs.iter().map(|v| most(v)).fold(0.0, f64::max);
     let after = |(name, v): (String, Value)| {
-        let scale = if LINEAR.contains(&op) { scale.max(most(&v)) } else { most(&v) };
-        let around = if sums && scale.is_finite() { scale } else { 0.0 };
+        // the greatest term of a sum that the node may have made
+        let around = match () {
+            () if SINGLE.contains(&op) => 0.0,
+            () if LINEAR.contains(&op) => scale.max(most(&v)),
+            () => largest.max(most(&v)),
+        };
+        let around = if around.is_finite() { around } else { 0.0 };
         (name, map(&v, &mut |t| disturb(t, r, units, around)))
     };
     Ok(made.into_iter().map(after).collect())

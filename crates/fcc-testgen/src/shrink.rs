@@ -78,7 +78,9 @@ impl Shrink<'_> {
             }
         }
         for i in (0..self.graph().output.len()).rev() {
-            self.attempt(|c| c.model.graph.iter_mut().for_each(|g| drop(g.output.remove(i))));
+            self.attempt(|c| {
+                c.model.graph.iter_mut().for_each(|g| drop((i < g.output.len()).then(|| g.output.remove(i))))
+            });
         }
     }
 
@@ -142,14 +144,15 @@ impl Shrink<'_> {
     fn attributes(&mut self) {
         for (i, node) in self.graph().node.iter().enumerate() {
             for j in (0..node.attribute.len()).rev() {
-                self.attempt(|c| with_node(c, i, |n| drop(n.attribute.remove(j))));
+                self.attempt(|c| {
+                    with_node(c, i, |n| drop((j < n.attribute.len()).then(|| n.attribute.remove(j))))
+                });
             }
             for j in (0..node.input.len()).rev() {
-                let last = j + 1 == self.graph().node.get(i).map_or(0, |n| n.input.len());
                 self.attempt(|c| {
-                    with_node(c, i, |n| match last {
+                    with_node(c, i, |n| match j + 1 == n.input.len() {
                         true => drop(n.input.pop()),
-                        false => n.input[j].clear(),
+                        false => n.input.get_mut(j).into_iter().for_each(String::clear),
                     })
                 });
             }
@@ -193,7 +196,7 @@ impl Shrink<'_> {
         let names: Vec<String> = self.best.inputs.keys().cloned().collect();
         for name in names {
             let Some(Value::Tensor(t)) = self.best.inputs.get(&name).cloned() else { continue };
-            if t.dtype() == DType::String || t.len() == 0 {
+            if t.dtype() == DType::String || t.is_empty() {
                 continue;
             }
             let n = t.len() as i64;

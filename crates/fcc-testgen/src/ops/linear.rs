@@ -144,7 +144,7 @@ pub(super) fn image(b: &mut Build, types: &[DType]) -> String {
 
 /// A divisor of the channels.
 pub(super) fn groups(b: &mut Build, channels: usize) -> usize {
-    let divisors: Vec<usize> = (1..=channels.max(1)).filter(|d| channels % d == 0).collect();
+    let divisors: Vec<usize> = (1..=channels.max(1)).filter(|d| channels.is_multiple_of(*d)).collect();
     if once_in(&mut b.r, 2) {
         1
     } else if once_in(&mut b.r, 2) {

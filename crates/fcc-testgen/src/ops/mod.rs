@@ -1,10 +1,17 @@
 //! The generators of operators. A new operator is one line in a table of its topic's file.
+mod chains;
+mod control;
 mod elementwise;
 mod index;
 mod linear;
+mod microsoft;
 mod movement;
+mod network;
 mod pool;
+mod quant;
 mod reduce;
+mod sequence;
+mod special;
 
 use crate::build::Build;
 use crate::draw::once_in;
@@ -22,9 +29,23 @@ pub struct Maker {
     pub make: Make,
 }
 
+/// A generator of the operator of this domain and name.
+pub(crate) type Named = (&'static str, &'static str, Make);
+
 /// The tables of all topics.
-const TABLES: &[&[(Op, Make)]] =
-    &[elementwise::TABLE, index::TABLE, linear::TABLE, movement::TABLE, pool::TABLE, reduce::TABLE];
+const TABLES: &[&[(Op, Make)]] = &[
+    control::TABLE,
+    elementwise::TABLE,
+    index::TABLE,
+    linear::TABLE,
+    movement::TABLE,
+    network::TABLE,
+    pool::TABLE,
+    quant::TABLE,
+    reduce::TABLE,
+    sequence::TABLE,
+    special::TABLE,
+];
 
 /// Operators without a generator, with the reason.
 pub const WITHOUT: &[(Op, &str)] = &[
@@ -36,14 +57,26 @@ pub const WITHOUT: &[(Op, &str)] = &[
     (Op::Multinomial, "draws: two engines need not draw the same"),
 ];
 
+/// Why an operator has no generator, if there is a reason.
+pub fn reason(op: Op) -> Option<&'static str> {
+    WITHOUT.iter().find(|(o, _)| *o == op).map(|(_, why)| *why)
+}
+
 /// Every generator.
 pub fn all() -> Vec<Maker> {
-    TABLES.iter().flat_map(|t| t.iter()).map(|(op, make)| Maker { op: *op, make: *make }).collect()
+    let named = microsoft::TABLE
+        .iter()
+        .map(|(domain, name, make)| Maker { op: Op::lookup(domain, name), make: *make });
+    let typed = TABLES.iter().flat_map(|t| t.iter()).map(|(op, make)| Maker { op: *op, make: *make });
+    typed.chain(named.filter(|m| m.op != Op::Opaque)).collect()
 }
 
 /// Adds some operator, or a chain that is compiled as one.
 pub fn add_any(b: &mut Build) -> Option<()> {
     thread_local!(static ALL: Vec<Maker> = all());
+    if once_in(&mut b.r, 4) {
+        return crate::draw::one(&mut b.r, chains::CHAINS)(b);
+    }
     if once_in(&mut b.r, 4) {
         // what models consist of most
         let table = *crate::draw::one(&mut b.r, &[linear::TABLE, elementwise::TABLE, movement::TABLE]);

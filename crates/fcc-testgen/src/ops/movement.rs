@@ -252,7 +252,7 @@ pub(super) fn regrouped(b: &mut Build, shape: &[usize]) -> Vec<usize> {
     let mut left = n;
     let mut new = vec![];
     for _ in 0..within(&mut b.r, 0, 4) {
-        let divisors: Vec<usize> = (1..=left.min(64)).filter(|d| left % d == 0).collect();
+        let divisors: Vec<usize> = (1..=left.min(64)).filter(|d| left.is_multiple_of(*d)).collect();
         let d = *one(&mut b.r, &divisors);
         new.push(d);
         left /= d;
@@ -359,7 +359,7 @@ fn split(b: &mut Build, op: Op) -> Option<()> {
     let parts = within(&mut b.r, 1, n.clamp(1, 4));
     let mut sizes = vec![0i64; parts];
     (0..n).for_each(|_| sizes[within(&mut b.r, 0, parts - 1)] += 1);
-    let equal = n % parts == 0 && once_in(&mut b.r, 2);
+    let equal = n.is_multiple_of(parts) && once_in(&mut b.r, 2);
     let a = attrs().when(!once_in(&mut b.r, 4) || at != 0, |a| a.int("axis", at));
     match b.opset {
         // opset 1 takes the sizes as an attribute too

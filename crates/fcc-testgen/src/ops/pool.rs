@@ -45,7 +45,8 @@ fn global_lp(b: &mut Build, op: Op) -> Option<()> {
 fn average_pool(b: &mut Build, op: Op) -> Option<()> {
     let types = floats(b);
     let x = image(b, types);
-    let w = window(b, &b.shape(&x)[2..].to_vec(), b.opset >= 19);
+    let shape = b.shape(&x);
+    let w = window(b, &shape[2..], b.opset >= 19);
     let a = w.attrs.when(b.opset >= 10 && once_in(&mut b.r, 3), |a| a.int("ceil_mode", 1));
     let a = a.when(b.opset >= 7 && once_in(&mut b.r, 2), |a| a.int("count_include_pad", 1));
     b.node1(op, &[&x], a).map(drop)
@@ -54,7 +55,8 @@ fn average_pool(b: &mut Build, op: Op) -> Option<()> {
 fn lp_pool(b: &mut Build, op: Op) -> Option<()> {
     let types = floats(b);
     let x = image(b, types);
-    let w = window(b, &b.shape(&x)[2..].to_vec(), b.opset >= 18);
+    let shape = b.shape(&x);
+    let w = window(b, &shape[2..], b.opset >= 18);
     let p = *one(&mut b.r, &[1, 2, 3]);
     let a = if b.opset < 2 { w.attrs.float("p", p as f32) } else { w.attrs.int("p", p) };
     let a = a.when(b.opset >= 18 && once_in(&mut b.r, 3), |a| a.int("ceil_mode", 1));
@@ -64,7 +66,8 @@ fn lp_pool(b: &mut Build, op: Op) -> Option<()> {
 fn max_pool(b: &mut Build, op: Op) -> Option<()> {
     let types = if b.opset >= 12 && once_in(&mut b.r, 4) { &[DType::I8, DType::U8][..] } else { floats(b) };
     let x = image(b, types);
-    let w = window(b, &b.shape(&x)[2..].to_vec(), b.opset >= 10);
+    let shape = b.shape(&x);
+    let w = window(b, &shape[2..], b.opset >= 10);
     let a = w.attrs.when(b.opset >= 10 && once_in(&mut b.r, 3), |a| a.int("ceil_mode", 1));
     let outputs = if b.opset >= 8 && once_in(&mut b.r, 3) { 2 } else { 1 };
     let a = a.when(outputs == 2 && once_in(&mut b.r, 2), |a| a.int("storage_order", 1));
@@ -74,7 +77,8 @@ fn max_pool(b: &mut Build, op: Op) -> Option<()> {
 fn max_unpool(b: &mut Build, op: Op) -> Option<()> {
     let types = &floats(b)[..2];
     let x = image(b, types);
-    let w = window(b, &b.shape(&x)[2..].to_vec(), false);
+    let shape = b.shape(&x);
+    let w = window(b, &shape[2..], false);
     let pooled = b.node(Op::MaxPool, &[&x], w.attrs.clone(), 2)?;
     let mut a = w.attrs;
     a.0.retain(|a| matches!(a.name(), "kernel_shape" | "strides" | "pads"));
