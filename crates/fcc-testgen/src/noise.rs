@@ -278,7 +278,7 @@ fn disturbed(
     for name in step.reads() {
         // one disturbance for a value, wherever it is read
         if let Some(v) = moved.get_mut(name) {
-            *v = map(v, &mut |t| disturb(t, r, units / 4.0, 0.0));
+            *v = map(v, &mut |t| disturb(t, r, units / 4.0, (0.0, 0.0)));
         }
     }
     // a value at the edge of what the operator takes
@@ -305,7 +305,10 @@ fn disturbed(
             () => largest.max(most(&v)),
         };
         let around = if around.is_finite() { around } else { 0.0 };
-        (name, map(&v, &mut |t| disturb(t, r, units, around)))
+        // functions may flush denormal numbers; products and quotients do not
+        let tiny =
+            if matches!(op, "Add" | "Sub" | "Mul" | "Div" | "Sqrt" | "Reciprocal") { 0.0 } else { 2e-38 };
+        (name, map(&v, &mut |t| disturb(t, r, units, (around, tiny))))
     };
     Ok(made.into_iter().map(after).collect())
 }
@@ -346,15 +349,15 @@ fn most(v: &Value) -> f64 {
         .unwrap_or(1.0)
 }
 
-fn disturb(t: &Tensor, r: &mut Random, units: f64, around: f64) -> Tensor {
+/// Moves each element by some units of the larger of it and `around`, and by `tiny`.
+fn disturb(t: &Tensor, r: &mut Random, units: f64, (around, tiny): (f64, f64)) -> Tensor {
     let dtype = t.dtype();
     if !matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
         return t.clone();
     }
     let Ok(v) = to_f64s(t) else { return t.clone() };
     let epsilon = 2f64.powi(1 - mantissa(dtype));
-    // denormal numbers may be flushed on the way
-    let tiny = if around > 0.0 && dtype != DType::F64 { 2e-38 } else { 0.0 };
+    let tiny = if dtype == DType::F64 { 0.0 } else { tiny };
     let moved = v.into_iter().map(|v| {
         let sign = if r.below(2) == 0 { 1.0 } else { -1.0 };
         let by = (v.abs().max(around) * epsilon * units + tiny) * (0.5 + r.unit() / 2.0);

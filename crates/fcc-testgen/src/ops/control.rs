@@ -132,9 +132,8 @@ fn sequence_map(b: &mut Build, op: Op) -> Option<()> {
     b.node1(op, &[&list], attrs().graph("body", body)).map(drop)
 }
 
-/// Names that functions bear: one of their own, and those of operators.
-const NAMES: &[(&str, &str)] =
-    &[("local", "Twice"), ("local", "Conv"), ("", "Softplus"), ("", "Gemm"), ("", "Conv")];
+/// Names that functions bear: one of their own, and those of operators of one input and output.
+const NAMES: &[(&str, &str)] = &[("local", "Twice"), ("local", "Conv"), ("", "Softplus"), ("", "Relu")];
 
 /// A function with a body of some nodes, and a call of it, or two.
 pub(super) fn function(b: &mut Build) -> Option<()> {
@@ -151,7 +150,10 @@ pub(super) fn function(b: &mut Build) -> Option<()> {
     if domain.is_empty() && used || b.functions.iter().any(taken) {
         return None;
     }
-    let n = within(&mut b.r, 1, 2);
+    let n = if domain.is_empty() { 1 } else { within(&mut b.r, 1, 2) };
+    if domain.is_empty() && given.len() > 1 {
+        return None;
+    }
     let mut inputs = vec![];
     let (body, _) = b.body(&values, |b, names| {
         inputs = names.to_vec();
