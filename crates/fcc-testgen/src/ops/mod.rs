@@ -51,8 +51,7 @@ const TABLES: &[&[(Op, Make)]] = &[
 /// Why two engines need not give the same.
 const DRAWS: &str = "it draws: two engines need not draw the same";
 /// Why a graph has none of these.
-const MAPS: &str =
-    "its input is a map, which no input of a generated graph is; scripts/ml_cases.py has it compared with ONNX Runtime";
+const MAPS: &str = "its input is a map, which no input of a generated graph is; scripts/ml_cases.py has it compared with ONNX Runtime";
 
 /// Operators without a generator, by domain and name, with the reason.
 pub const WITHOUT: &[(&str, &str, &str)] = &[
@@ -87,6 +86,7 @@ pub fn reason(op: Op) -> Option<&'static str> {
 pub fn all() -> Vec<Maker> {
     let named = microsoft::TABLE
         .iter()
+        .chain(learning::TABLE)
         .map(|(domain, name, make)| Maker { op: Op::lookup(domain, name), make: *make });
     let typed = TABLES.iter().flat_map(|t| t.iter()).map(|(op, make)| Maker { op: *op, make: *make });
     typed.chain(named.filter(|m| m.op != Op::Opaque)).collect()
