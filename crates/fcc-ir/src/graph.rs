@@ -1,5 +1,8 @@
 //! The graph: nodes are inputs, constants and operators; edges carry which output feeds which slot.
+mod names;
 mod splice;
+
+pub use names::{Names, Owner};
 
 use crate::attr::{Attrs, ConstSparse, ConstTensor};
 use crate::{Error, Op, Result, Tensor, ValueInfo, ValueType};

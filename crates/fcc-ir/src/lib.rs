@@ -36,8 +36,8 @@ pub use dim::{Bindings, Dim, DimExpr};
 pub use dtype::DType;
 pub use error::{At, Error, Result};
 pub use graph::{
-    Graph, GraphInput, GraphOutput, NewNode, Node, NodeId, NodeKind, OpNode, Opsets, Output, QuantAnnotation,
-    Slot, ValueId,
+    Graph, GraphInput, GraphOutput, Names, NewNode, Node, NodeId, NodeKind, OpNode, Opsets, Output, Owner,
+    QuantAnnotation, Slot, ValueId,
 };
 pub use half;
 pub use limits::{CancelToken, RunLimits, Stopped};

@@ -17,6 +17,9 @@ pub struct Function {
     pub attributes: Vec<String>,
     /// Attributes with their defaults.
     pub defaults: Attrs,
+    /// Opset imports in file order: domain as written, version. The body's `opsets` are what counts; this is their
+    /// spelling as long as it means the same.
+    pub opset_imports: Vec<(String, i64)>,
     /// The body; its inputs and outputs are the function's, in order; opsets are its own, its name is the function's.
     pub body: Graph,
     /// `doc_string`.
@@ -26,6 +29,22 @@ pub struct Function {
     /// Fields of the file's message that have no place here (such as ones that are present and empty), encoded:
     /// what the exporter starts from. Empty for what fcc made.
     pub extra: Bytes,
+}
+
+impl Function {
+    /// The opset imports as a file has them: [`Function::opset_imports`] while they mean the body's opsets.
+    pub fn spelt_imports(&self) -> Vec<(String, i64)> {
+        if by_domain(&self.opset_imports) == *self.body.opsets {
+            return self.opset_imports.clone();
+        }
+        self.body.opsets.iter().map(|(d, v)| (d.clone(), *v)).collect()
+    }
+}
+
+/// Versions by domain, `ai.onnx` as `""`.
+fn by_domain(imports: &[(String, i64)]) -> Opsets {
+    let key = |d: &str| if d == "ai.onnx" { String::new() } else { d.to_string() };
+    imports.iter().map(|(d, v)| (key(d), *v)).collect()
 }
 
 /// A model.
@@ -83,8 +102,7 @@ impl Model {
     }
     /// Opsets by domain, `ai.onnx` as `""`.
     pub fn opsets(&self) -> Arc<Opsets> {
-        let key = |d: &str| if d == "ai.onnx" { String::new() } else { d.to_string() };
-        Arc::new(self.opset_imports.iter().map(|(d, v)| (key(d), *v)).collect())
+        Arc::new(by_domain(&self.opset_imports))
     }
     /// Declared inputs that a caller must give: those without a default.
     pub fn required_inputs(&self) -> impl Iterator<Item = &ValueInfo> {

@@ -147,6 +147,7 @@ fn functions_run_with_the_callers_attributes() {
         overload: String::new(),
         attributes: vec![],
         defaults: Attrs::new(),
+        opset_imports: vec![],
         body,
         doc: String::new(),
         metadata: vec![],

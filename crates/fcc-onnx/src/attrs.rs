@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 
+use fcc_ir::Owner;
 use fcc_ir::attr::{Attr, AttrKind, AttrValue, Attrs};
-use prost::Message;
 
 use crate::error::{At, quoted};
-use crate::export::Owner;
 use crate::import_graph::Nesting;
-use crate::keep::{explicit, kept, put};
+use crate::keep::{Kept, put};
 use crate::proto::AttributeProto;
 use crate::proto::attribute_proto::AttributeType as T;
 use crate::{Error, Result, export, tensors, types};
@@ -81,12 +80,9 @@ fn one(mut proto: AttributeProto, nesting: &mut Nesting<'_, '_>) -> Result<Attr>
             }
         }
     };
-    let (name, doc) = (proto.name.take(), proto.doc_string.take());
-    proto.name = explicit(&name);
-    proto.doc_string = explicit(&doc);
-    proto.r#type = None;
     // a value of another kind than the attribute's is kept, but nothing reads it
-    let extra = kept(&proto);
+    let extra = proto.kept();
+    let (name, doc) = (proto.name.take(), proto.doc_string.take());
     Ok(Attr { name: name.unwrap_or_default(), doc: doc.unwrap_or_default(), value, extra })
 }
 
@@ -134,7 +130,7 @@ SparseTensors SparseTensors, TypeProto Type, TypeProtos Types }
 
 /// Writes one attribute; `owner` is the node that holds it, for the names that its subgraphs capture.
 pub(crate) fn export(attr: &Attr, owner: Option<Owner<'_>>) -> Result<AttributeProto> {
-    let mut proto = AttributeProto::decode(attr.extra.clone()).unwrap_or_default();
+    let mut proto = AttributeProto::restored(&attr.extra);
     put(&mut proto.name, &attr.name);
     put(&mut proto.doc_string, &attr.doc);
     proto.r#type = Some(attribute_type(attr.value.kind()) as i32);

@@ -1,66 +1,16 @@
 //! The IR to `ModelProto`.
 
-use fcc_ir::{Function, Graph, Model, NodeId, NodeKind, Slot, ValueId, ValueInfo};
+use fcc_ir::{Function, Graph, Model, Names, NodeId, NodeKind, Owner, ValueId, ValueInfo};
 use prost::Message;
 
 use crate::error::{At, quoted};
 use crate::import::{NEWEST_IR, imports, imports_proto, opsets};
-use crate::keep::{metadata_proto, put};
+use crate::keep::{Kept, metadata_proto, put};
 use crate::proto::{
     FunctionProto, GraphProto, ModelProto, NodeDeviceConfigurationProto, NodeProto, TensorAnnotation,
     TensorProto,
 };
 use crate::{Error, ErrorKind, Result, attrs, tensors, types};
-
-/// A node that holds subgraphs, and the names of the graph it stands in.
-#[derive(Clone, Copy)]
-pub(crate) struct Owner<'a> {
-    names: Names<'a>,
-    node: NodeId,
-}
-
-/// The names that values have in a file. A captured value has the name that the graph around it gives it.
-#[derive(Clone, Copy)]
-pub(crate) struct Names<'a> {
-    graph: &'a Graph,
-    owner: Option<&'a Owner<'a>>,
-}
-
-impl<'a> Names<'a> {
-    pub(crate) fn of(graph: &'a Graph) -> Self {
-        Names { graph, owner: None }
-    }
-
-    fn name(&self, value: ValueId) -> Result<&'a str> {
-        let NodeKind::Capture(index) = self.graph.node(value.node).kind else {
-            return Ok(self.graph.value_name(value));
-        };
-        let missing = || {
-            let name = quoted(self.graph.value_name(value));
-            Error::invalid("captured value", format!("{name}, which no graph around has"), "a value of one")
-        };
-        let owner = self.owner.ok_or_else(missing)?;
-        let outer = owner.names.graph.slot(owner.node, Slot::Capture(index)).ok_or_else(missing)?;
-        owner.names.name(outer)
-    }
-
-    /// Errors if the name of a captured value means another value inside.
-    fn check_captures(&self) -> Result<()> {
-        for id in self.graph.nodes() {
-            if let NodeKind::Capture(_) = self.graph.node(id).kind {
-                let name = self.name(ValueId { node: id, output: 0 })?;
-                if self.graph.value(name).is_some_and(|inner| inner.node != id) {
-                    return Err(Error::invalid(
-                        "captured value",
-                        format!("{} twice", quoted(name)),
-                        "unique names",
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Writes a whole model.
 pub(crate) fn model(model: &Model) -> Result<ModelProto> {
@@ -76,7 +26,7 @@ pub(crate) fn model_head(model: &Model) -> Result<ModelProto> {
     if !(1..=NEWEST_IR).contains(&model.ir_version) {
         return Err(Error::invalid("ir_version", model.ir_version, format!("1 to {NEWEST_IR}")));
     }
-    let mut proto = ModelProto::decode(model.extra.clone()).unwrap_or_default();
+    let mut proto = ModelProto::restored(&model.extra);
     proto.ir_version = Some(model.ir_version);
     put(&mut proto.producer_name, &model.producer_name);
     put(&mut proto.producer_version, &model.producer_version);
@@ -103,7 +53,7 @@ pub(crate) fn model_head(model: &Model) -> Result<ModelProto> {
 
 /// Writes a graph; a subgraph with the node that owns it.
 pub(crate) fn graph(graph: &Graph, owner: Option<Owner<'_>>) -> Result<GraphProto> {
-    let names = Names { graph, owner: owner.as_ref() };
+    let names = Names::new(graph, owner.as_ref());
     let place = || format!("graph {}", quoted(&graph.name));
     let mut proto = graph_head(&names).at(place)?;
     proto.initializer = initializers(graph).map(|id| initializer(graph, id, None)).collect();
@@ -113,9 +63,9 @@ pub(crate) fn graph(graph: &Graph, owner: Option<Owner<'_>>) -> Result<GraphProt
 
 /// A graph's fields without nodes and initializers.
 pub(crate) fn graph_head(names: &Names<'_>) -> Result<GraphProto> {
-    let graph = names.graph;
+    let graph = names.graph();
     names.check_captures()?;
-    let mut proto = GraphProto::decode(graph.extra.clone()).unwrap_or_default();
+    let mut proto = GraphProto::restored(&graph.extra);
     put(&mut proto.name, &graph.name);
     put(&mut proto.doc_string, &graph.doc);
     proto.metadata_props = metadata_proto(&graph.metadata);
@@ -172,15 +122,15 @@ pub(crate) fn initializer(graph: &Graph, id: NodeId, raw_from_bytes: Option<usiz
 
 /// Writes an operator.
 pub(crate) fn node(names: &Names<'_>, id: NodeId) -> Result<NodeProto> {
-    let graph = names.graph;
+    let graph = names.graph();
     node_unplaced(names, id).map_err(|e| e.at(graph.place(id)))
 }
 
 fn node_unplaced(names: &Names<'_>, id: NodeId) -> Result<NodeProto> {
-    let graph = names.graph;
+    let graph = names.graph();
     let node = graph.node(id);
     let op = node.op().ok_or_else(|| Error::invalid("node", "no operator", "an operator"))?;
-    let mut proto = NodeProto::decode(node.extra.clone()).unwrap_or_default();
+    let mut proto = NodeProto::restored(&node.extra);
     put(&mut proto.name, &node.name);
     put(&mut proto.op_type, &op.op_type);
     put(&mut proto.domain, &op.domain);
@@ -205,20 +155,18 @@ fn node_unplaced(names: &Names<'_>, id: NodeId) -> Result<NodeProto> {
 pub(crate) fn function(function: &Function) -> Result<FunctionProto> {
     let place = || format!("function {}", quoted(&function.name));
     let body = &function.body;
-    let names = Names::of(body);
-    let mut proto = FunctionProto::decode(function.extra.clone()).unwrap_or_default();
+    let names = Names::new(body, None);
+    let mut proto = FunctionProto::restored(&function.extra);
     put(&mut proto.name, &function.name);
     put(&mut proto.domain, &function.domain);
     put(&mut proto.overload, &function.overload);
     put(&mut proto.doc_string, &function.doc);
     proto.metadata_props = metadata_proto(&function.metadata);
-    let key = |domain: &str| if domain == "ai.onnx" { String::new() } else { domain.to_string() };
-    let spelt = imports(&proto.opset_import).into_iter().map(|(d, v)| (key(&d), v)).collect();
-    if *body.opsets != spelt {
-        let spelt: Vec<(String, i64)> = body.opsets.iter().map(|(d, v)| (d.clone(), *v)).collect();
+    let spelt = function.spelt_imports();
+    if imports(&proto.opset_import) != spelt {
         proto.opset_import = imports_proto(&spelt);
     }
-    opsets(&imports(&proto.opset_import)).at(place)?;
+    opsets(&spelt).at(place)?;
     proto.attribute.clone_from(&function.attributes);
     proto.attribute_proto =
         function.defaults.iter().map(|a| attrs::export(a, None)).collect::<Result<_>>().at(place)?;

@@ -10,7 +10,7 @@ use prost::Message;
 use crate::error::{At, quoted};
 use crate::external::Source;
 use crate::import_graph::Builder;
-use crate::keep::{explicit, kept, metadata};
+use crate::keep::{Kept, metadata};
 use crate::proto::{FunctionProto, ModelProto, OperatorSetIdProto};
 use crate::{Error, ErrorKind, Result};
 
@@ -47,15 +47,7 @@ pub(crate) fn model(mut proto: ModelProto, source: &mut Source) -> Result<Model>
         opsets.insert(String::new(), 1);
     }
     let overridable = ir_version >= FIRST_IR_WITH_DEFAULTS;
-    let extra = kept(&ModelProto {
-        producer_name: explicit(&proto.producer_name),
-        producer_version: explicit(&proto.producer_version),
-        domain: explicit(&proto.domain),
-        model_version: proto.model_version.filter(|&v| v == 0),
-        doc_string: explicit(&proto.doc_string),
-        opset_import: spelt_imports(&proto.opset_import, &opset_imports),
-        ..Default::default()
-    });
+    let extra = proto.kept();
     let mut verbatim: Vec<(u32, Bytes)> = vec![];
     verbatim.extend(proto.training_info.iter().map(|t| (20, Bytes::from(t.encode_to_vec()))));
     verbatim.extend(proto.configuration.iter().map(|c| (26, Bytes::from(c.encode_to_vec()))));
@@ -105,8 +97,8 @@ pub(crate) fn imports_proto(imports: &[(String, i64)]) -> Vec<OperatorSetIdProto
 }
 
 /// The imports in the file's own spelling, where the IR's form would be written otherwise.
-fn spelt_imports(spelt: &[OperatorSetIdProto], imports: &[(String, i64)]) -> Vec<OperatorSetIdProto> {
-    if imports_proto(imports) == spelt { vec![] } else { spelt.to_vec() }
+pub(crate) fn spelt_imports(spelt: &[OperatorSetIdProto]) -> Vec<OperatorSetIdProto> {
+    if imports_proto(&imports(spelt)) == spelt { vec![] } else { spelt.to_vec() }
 }
 
 /// The version of each domain, `ai.onnx` as `""`.
@@ -134,15 +126,7 @@ pub(crate) fn opsets(imports: &[(String, i64)]) -> Result<Opsets> {
 fn function(mut proto: FunctionProto, source: &mut Source) -> Result<Function> {
     let place = format!("function {}", quoted(proto.name()));
     let opset_imports = imports(&proto.opset_import);
-    let extra = kept(&FunctionProto {
-        name: explicit(&proto.name),
-        domain: explicit(&proto.domain),
-        overload: explicit(&proto.overload),
-        doc_string: explicit(&proto.doc_string),
-        // the body keeps its opsets sorted, by domain
-        opset_import: proto.opset_import.clone(),
-        ..Default::default()
-    });
+    let extra = proto.kept();
     let read = |proto: &mut FunctionProto, source: &mut Source| {
         let opsets = Arc::new(opsets(&opset_imports)?);
         let mut builder = Builder::new(opsets, true, source);
@@ -157,6 +141,7 @@ fn function(mut proto: FunctionProto, source: &mut Source) -> Result<Function> {
         overload: proto.overload.unwrap_or_default(),
         attributes: proto.attribute,
         defaults,
+        opset_imports,
         body,
         doc: proto.doc_string.unwrap_or_default(),
         metadata: metadata(&proto.metadata_props),

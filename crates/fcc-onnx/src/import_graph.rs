@@ -10,7 +10,7 @@ use prost::Message;
 
 use crate::error::{At, quoted};
 use crate::external::Source;
-use crate::keep::{explicit, kept, metadata};
+use crate::keep::{Kept, metadata};
 use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 use crate::{Error, Result, attrs, tensors, types};
 
@@ -86,11 +86,7 @@ impl<'s> Builder<'s> {
         let mut graph = self.empty(proto.name(), outer);
         graph.doc = proto.doc_string().to_string();
         graph.metadata = metadata(&proto.metadata_props);
-        graph.extra = kept(&GraphProto {
-            name: explicit(&proto.name),
-            doc_string: explicit(&proto.doc_string),
-            ..Default::default()
-        });
+        graph.extra = proto.kept();
         self.constants(&mut proto, &mut graph)?;
         inputs(&proto, &mut graph)?;
         let wired = self.nodes(std::mem::take(&mut proto.node), &mut graph)?;
@@ -211,14 +207,7 @@ impl<'s> Builder<'s> {
         let node = graph.node_mut(id);
         node.doc = proto.doc_string().to_string();
         node.metadata = metadata(&proto.metadata_props);
-        node.extra = kept(&NodeProto {
-            name: explicit(&proto.name),
-            op_type: explicit(&proto.op_type),
-            domain: explicit(&proto.domain),
-            overload: explicit(&proto.overload),
-            doc_string: explicit(&proto.doc_string),
-            ..Default::default()
-        });
+        node.extra = proto.kept();
         if let Some(op) = node.op_mut() {
             op.overload = proto.overload().to_string();
             op.device_configurations =

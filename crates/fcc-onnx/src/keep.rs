@@ -6,16 +6,62 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::proto::StringStringEntryProto;
+use crate::import::spelt_imports;
+use crate::proto::tensor_proto::DataLocation;
+use crate::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+    ValueInfoProto,
+};
+
+/// A message of which some fields have no place in the IR.
+pub(crate) trait Kept: Message + Default {
+    /// The message with nothing but those fields.
+    fn rest(&self) -> Self;
+    /// Those fields, encoded, as the IR's `extra`; nothing for a message without any.
+    fn kept(&self) -> Bytes {
+        Bytes::from(self.rest().encode_to_vec())
+    }
+    /// The message to start from in writing. An `extra` may come out of a text, so nothing else in it counts.
+    fn restored(extra: &Bytes) -> Self {
+        Self::decode(extra.clone()).unwrap_or_default().rest()
+    }
+}
 
 /// `Some("")` if the field is there and empty; else `None`, for its text has a place in the IR.
-pub(crate) fn explicit(field: &Option<String>) -> Option<String> {
+fn explicit(field: &Option<String>) -> Option<String> {
     field.clone().filter(String::is_empty)
 }
 
-/// The encoded message, as the IR's `extra`; nothing for a message without fields.
-pub(crate) fn kept(message: &impl Message) -> Bytes {
-    Bytes::from(message.encode_to_vec())
+macro_rules! kept { ($($message:ident { $($text:ident),* } $(+ $($field:ident: $of:expr),*)?;)*) => { $(
+    impl Kept for $message {
+        fn rest(&self) -> Self {
+            $message { $($text: explicit(&self.$text),)* $($($field: $of(self),)*)? ..Default::default() }
+        }
+    }
+)* } }
+kept! {
+    ModelProto { producer_name, producer_version, domain, doc_string }
+        + model_version: |m: &Self| m.model_version.filter(|&v| v == 0),
+        opset_import: |m: &Self| spelt_imports(&m.opset_import);
+    FunctionProto { name, domain, overload, doc_string } + opset_import: |m: &Self| spelt_imports(&m.opset_import);
+    GraphProto { name, doc_string };
+    NodeProto { name, op_type, domain, overload, doc_string };
+    TensorProto { name, doc_string }
+        + data_location: |m: &Self| m.data_location.filter(|&l| l == DataLocation::Default as i32);
+    ValueInfoProto { name, doc_string } + r#type: |m: &Self| m.r#type.clone();
+}
+
+impl Kept for AttributeProto {
+    /// Values of other kinds than the attribute's, and types in the file's spelling.
+    fn rest(&self) -> Self {
+        AttributeProto {
+            name: explicit(&self.name),
+            doc_string: explicit(&self.doc_string),
+            ref_attr_name: explicit(&self.ref_attr_name),
+            r#type: None,
+            ..self.clone()
+        }
+    }
 }
 
 /// Key-value entries in file order.

@@ -6,11 +6,10 @@
 use bytes::Bytes;
 use fcc_ir::attr::{ConstSparse, ConstTensor};
 use fcc_ir::{DType, Tensor};
-use prost::Message;
 
 use crate::error::{At, quoted};
 use crate::external::Source;
-use crate::keep::{explicit, kept, metadata, metadata_proto};
+use crate::keep::{Kept, metadata, metadata_proto};
 use crate::proto::tensor_proto::DataLocation;
 use crate::proto::{SparseTensorProto, TensorProto};
 use crate::{Error, ErrorKind, Result};
@@ -54,12 +53,7 @@ pub(crate) fn import_unplaced(mut proto: TensorProto, source: &mut Source) -> Re
     if proto.segment.is_some() {
         return Err(Error::new(ErrorKind::Unsupported, "a tensor in segments is not supported"));
     }
-    let extra = kept(&TensorProto {
-        name: explicit(&proto.name),
-        doc_string: explicit(&proto.doc_string),
-        data_location: proto.data_location.filter(|&l| l == DataLocation::Default as i32),
-        ..Default::default()
-    });
+    let extra = proto.kept();
     let is_external = proto.data_location() == DataLocation::External;
     let mut typed_field = false;
     let mut external = None;
@@ -213,7 +207,7 @@ pub(crate) fn export(constant: &ConstTensor) -> TensorProto {
 /// Writes a tensor; with `raw`, one that came in a typed field goes to `raw_data` too.
 pub(crate) fn export_as(constant: &ConstTensor, raw: bool) -> TensorProto {
     let tensor = &constant.tensor;
-    let mut proto = TensorProto::decode(constant.extra.clone()).unwrap_or_default();
+    let mut proto = TensorProto::restored(&constant.extra);
     proto.dims = tensor.shape().iter().map(|&d| d as i64).collect(); // the element count is below 2^63
     proto.data_type = Some(tensor.dtype() as i32);
     if !constant.name.is_empty() {

@@ -1,10 +1,9 @@
 //! `TypeProto` and `ValueInfoProto`, both ways.
 
 use fcc_ir::{DType, Dim, TensorType, ValueInfo, ValueType};
-use prost::Message;
 
 use crate::error::{At, quoted};
-use crate::keep::{explicit, kept, metadata, metadata_proto, put};
+use crate::keep::{Kept, metadata, metadata_proto, put};
 use crate::proto::tensor_shape_proto::{Dimension, dimension};
 use crate::proto::{TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 use crate::tensors::dtype;
@@ -97,15 +96,9 @@ fn tensor_parts(t: &TensorType) -> (Option<i32>, Option<TensorShapeProto>) {
 /// Reads the declaration of a value. Errors name it.
 pub(crate) fn import_info(proto: &ValueInfoProto) -> Result<ValueInfo> {
     let mut info = plain_info(proto).at(|| format!("type of {}", quoted(proto.name())))?;
-    let mut extra = ValueInfoProto {
-        name: explicit(&proto.name),
-        doc_string: explicit(&proto.doc_string),
-        ..Default::default()
-    };
-    if export_info(&info).r#type != proto.r#type {
-        extra.r#type.clone_from(&proto.r#type);
-    }
-    info.extra = kept(&extra);
+    let spelt_otherwise = export_info(&info).r#type != proto.r#type;
+    let ty = proto.r#type.clone().filter(|_| spelt_otherwise);
+    info.extra = ValueInfoProto { r#type: ty, ..proto.clone() }.kept();
     Ok(info)
 }
 
@@ -127,7 +120,7 @@ fn plain_info(proto: &ValueInfoProto) -> Result<ValueInfo> {
 
 /// Writes the declaration of a value; the type as the file spelt it, if it still is the same type.
 pub(crate) fn export_info(info: &ValueInfo) -> ValueInfoProto {
-    let mut proto = ValueInfoProto::decode(info.extra.clone()).unwrap_or_default();
+    let mut proto = ValueInfoProto::restored(&info.extra);
     put(&mut proto.name, &info.name);
     put(&mut proto.doc_string, &info.doc);
     proto.metadata_props = metadata_proto(&info.metadata);

@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use fcc_ir::{Graph, Model};
+use fcc_ir::{Graph, Model, Names};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::error::quoted;
-use crate::export::{self, Names};
+use crate::export;
 use crate::files::Files;
 use crate::proto::tensor_proto::DataLocation;
 use crate::proto::{GraphProto, NodeProto, StringStringEntryProto, TensorProto};
@@ -209,7 +209,7 @@ impl Out<'_> {
 }
 
 fn write_graph(graph: &Graph, out: &mut Out<'_>, data: &mut DataFile) -> Result<()> {
-    let names = Names::of(graph);
+    let names = Names::new(graph, None);
     let place = |e: Error| e.at(format!("graph {}", quoted(&graph.name)));
     out.bytes(&export::graph_head(&names).map_err(place)?.encode_to_vec())?;
     for id in graph.ops()? {

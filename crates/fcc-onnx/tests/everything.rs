@@ -1,4 +1,5 @@
 //! One model with every kind of thing that ONNX has, there and back.
+use fcc_ir::text::{PrintOptions, parse, print, same};
 use fcc_ir::{DType, NodeKind};
 use fcc_onnx::proto::attribute_proto::AttributeType as T;
 use fcc_onnx::proto::tensor_shape_proto::{Dimension, dimension};
@@ -335,4 +336,36 @@ fn the_ir_sees_what_is_meant() {
         graph.node(graph.value("sparse_weight").unwrap().node).kind,
         NodeKind::SparseConstant(_)
     ));
+}
+
+#[test]
+fn the_text_form_says_everything() {
+    let model = load_bytes(everything().encode_to_vec()).unwrap();
+    let text = print(&model, &PrintOptions::whole());
+    let again = parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    same(&model, &again).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    assert_eq!(print(&again, &PrintOptions::whole()), text);
+    assert_eq!(ModelProto::decode(&*to_bytes(&again).unwrap()).unwrap(), everything());
+}
+
+/// Messages kept in a text are not looked at by fcc, so nothing in them may count that fcc should have seen.
+#[test]
+fn fields_of_a_text_add_nothing() {
+    let plain = parse("<ir_version: 8, opset_import: [\"\" : 17]> g (float x) => (float y) { y = Relu (x) }")
+        .unwrap();
+    let graph = GraphProto {
+        node: vec![node("Neg", &["y"], &["z"])],
+        input: vec![float("w")],
+        initializer: tensors(),
+        name: s("other"),
+        ..Default::default()
+    };
+    let mut model = plain.clone();
+    model.graph.extra = graph.encode_to_vec().into();
+    model.extra = ModelProto { graph: Some(graph), functions: vec![function()], ..Default::default() }
+        .encode_to_vec()
+        .into();
+    let relu = model.graph.value("y").unwrap().node;
+    model.graph.node_mut(relu).extra = node("Abs", &["x", "x"], &["q"]).encode_to_vec().into();
+    assert_eq!(to_bytes(&model).unwrap(), to_bytes(&plain).unwrap());
 }

@@ -9,10 +9,19 @@ use std::sync::Arc;
 /// What surrounds a graph.
 pub(super) struct Scope<'a> {
     pub(super) opsets: Arc<Opsets>,
+    /// Whether an initializer that is also an input can be overridden.
+    pub(super) overridable: bool,
     /// Names of all enclosing graphs.
     pub(super) outer_names: Arc<BTreeSet<String>>,
     /// Name and type of each capture of the node that owns the graph.
     pub(super) captures: &'a [(String, ValueType)],
+}
+
+impl Scope<'_> {
+    /// Of a graph that stands alone.
+    pub(super) fn outermost(opsets: Arc<Opsets>) -> Self {
+        Scope { opsets, overridable: true, outer_names: Arc::default(), captures: &[] }
+    }
 }
 
 impl GraphText {
@@ -63,6 +72,9 @@ pub(super) fn graph(text: GraphText, scope: &Scope<'_>) -> Result<Graph> {
     let mut g = Graph::new(text.name, scope.opsets.clone());
     g.doc = text.doc;
     g.metadata = text.metadata;
+    g.extra = text.extra;
+    g.quantization = text.quantization;
+    g.overridable_inputs = scope.overridable;
     g.outer_names = scope.outer_names.clone();
     for (i, (name, ty)) in scope.captures.iter().enumerate() {
         if free.contains(name) {
@@ -161,11 +173,15 @@ fn add(
     let names = node.captures();
     let captures: Vec<(String, ValueType)> =
         names.iter().map(|name| (name.clone(), ValueType::Unknown)).collect();
-    let scope = Scope { opsets: g.opsets.clone(), outer_names: outer_names.clone(), captures: &captures };
+    let scope = Scope {
+        opsets: g.opsets.clone(),
+        overridable: g.overridable_inputs,
+        outer_names: outer_names.clone(),
+        captures: &captures,
+    };
     let mut attrs = Attrs::new();
     for attr in node.attrs {
-        let name = attr.name.clone();
-        attrs.set(&name, attr.build(|text| graph(text, &scope))?);
+        attrs.push(attr.build(|text| graph(text, &scope))?);
     }
     let id = g.add_op(NewNode {
         op_type: &node.op_type,
@@ -176,9 +192,10 @@ fn add(
         attrs,
     })?;
     let added = g.node_mut(id);
-    (added.doc, added.metadata) = (node.doc, node.metadata);
+    (added.doc, added.metadata, added.extra) = (node.doc, node.metadata, node.extra);
     if let Some(op) = added.op_mut() {
         op.overload = node.overload;
+        op.device_configurations = node.devices;
     }
     uses.push(Uses { node: id, place: node.place, inputs: node.inputs, captures: names });
     Ok(())

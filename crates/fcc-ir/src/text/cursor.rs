@@ -33,21 +33,21 @@ impl<'t> Cursor<'t> {
         self.text.as_bytes().get(self.pos..).unwrap_or_default()
     }
 
-    /// Skips white space and comments.
+    /// Skips white space and comments, but for notes, which stand for themselves.
     fn skip(&mut self) {
         loop {
             let rest = self.rest();
             let space = |b: &u8| !matches!(b, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r');
             self.pos += rest.iter().position(space).unwrap_or(rest.len());
             let rest = self.rest();
-            if rest.first() != Some(&b'#') {
+            if rest.first() != Some(&b'#') || rest.starts_with(b"#@") {
                 return;
             }
             self.pos += rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
         }
     }
 
-    /// The next byte that is neither white space nor comment; `None` at the end.
+    /// The next byte that is neither white space nor comment, `#` before a note; `None` at the end.
     pub(super) fn peek(&mut self) -> Option<u8> {
         self.skip();
         self.rest().first().copied()
@@ -115,19 +115,11 @@ impl<'t> Cursor<'t> {
     }
 
     /// Takes the `}` that ends a graph, if it comes next. Errors at the end of the text.
-    ///
-    /// Unlike [`take`](Self::take) it leaves the notes before a node alone.
     pub(super) fn take_end(&mut self) -> Result<bool> {
-        let mut ahead = self.clone();
-        match ahead.peek() {
-            None => Err(ahead.wanted("`}`")),
-            Some(b'}') => {
-                ahead.pos += 1;
-                *self = ahead;
-                Ok(true)
-            }
-            Some(_) => Ok(false),
+        if self.peek().is_none() {
+            return Err(self.wanted("`}`"));
         }
+        Ok(self.take(b'}'))
     }
 
     /// Items divided by commas up to `close`; the opening bracket is taken already.
@@ -307,17 +299,24 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// A comment `#@ key …` that comes next, other comments aside: its key. The cursor stands behind the key.
-    pub(super) fn note(&mut self) -> Option<&'t str> {
-        let rest = self.text.get(self.pos..)?;
-        let mut ahead = rest.trim_ascii_start();
-        while ahead.starts_with('#') && !ahead.starts_with("#@") {
-            ahead = ahead.split_once('\n')?.1.trim_ascii_start();
+    /// Takes a note `#@ key b"…" …`, which comes next: its key and the strings on the rest of its line.
+    pub(super) fn note(&mut self) -> Result<(&'t str, Vec<Vec<u8>>)> {
+        self.pos += 2;
+        self.space_in_line();
+        let Some(key) = self.identifier() else { return Err(self.wanted("a note's key")) };
+        let mut values = vec![];
+        loop {
+            self.space_in_line();
+            match self.rest() {
+                [] | [b'\n', ..] | [b'\r', b'\n', ..] => return Ok((key, values)),
+                [b'"', ..] | [b'b', b'"', ..] => values.push(self.byte_string()?),
+                _ => return Err(self.wanted("a quoted string or the end of the line")),
+            }
         }
-        let after = ahead.strip_prefix("#@")?;
-        self.pos += rest.len() - after.len();
-        // from here the ordinary rules hold: a key is an identifier, its values are strings on one line
-        Some(self.identifier().unwrap_or_default())
+    }
+
+    fn space_in_line(&mut self) {
+        self.pos += self.rest().iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
     }
 
     /// Whether `hash 0x…`, the stand-in of an abbreviated constant, comes next.

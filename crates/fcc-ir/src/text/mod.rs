@@ -1,7 +1,7 @@
 //! The text form: ONNX's own text syntax, the one that `onnx.parser` of the `onnx` package 1.23 reads.
 //!
-//! [`print()`] with [`PrintOptions::whole`] writes everything that the syntax has a place for, and [`parse`] reads it
-//! back: `parse(print(g)) == g`, which [`same`] decides. [`PrintOptions::readable`] is for people and snapshots: large constants stand as
+//! [`print()`] with [`PrintOptions::whole`] writes everything, and [`parse`] reads it back: `parse(print(m)) == m`, which
+//! [`same`] decides. [`PrintOptions::readable`] is for people and snapshots: large constants stand as
 //! their type and a hash of their data (see [`content_hash`]), and the type of each value behind its line as a
 //! comment. A text with such a hash does not parse, here or elsewhere: it is an error, not a different model.
 //!
@@ -30,17 +30,30 @@
 //! - quoted operator, domain, attribute and opaque type names where they are not identifiers;
 //! - `undefined` and `?` for an element type or type that is not given, `name: undefined` for an attribute without
 //!   a value, `sparse {indices.., values..}` for sparse tensors;
-//! - comments that start with `#@`, which only fcc reads: the names of a subgraph and of an attribute's tensor that are
-//!   not identifiers, doc strings and metadata of graphs, functions and nodes.
+//! - comments that start with `#@`, which only fcc reads: the notes below.
 //!
 //! `onnx.parser` 1.23.2 takes lists of graphs, tensors and types as attributes, but drops their elements.
 //!
-//! # What has no form
-//! Doc strings and metadata of values, tensors and attributes; denotations; quantization annotations; training
-//! information; device configurations; whether a tensor's elements were stored raw, typed or outside the file.
+//! # Notes
+//! What the syntax has no place for stands in notes, each on a line of its own before the thing it speaks of (a model,
+//! a graph, an input, output, initializer or other value, a node, an attribute, its tensor or graph, a function):
+//!
+//! ```text
+//! #@ doc b"what the exporter said"
+//! #@ metadata b"key" b"value"
+//! [conv1] y = Conv (x, w)
+//! ```
+//!
+//! Their keys: `name` of a subgraph or tensor whose name is no identifier, `doc`, `metadata`, `denotation` and `dims`
+//! (those of a type and of its dimensions), `quantization` (a tensor, then key and name of each parameter), `typed` and
+//! `external` (where a tensor's elements stood in the file), and as encoded protobuf messages `device`,
+//! `training_info`, `configuration` and `fields`: the rest of a message, such as fields that are there and empty. A note
+//! that is not known, or has no thing to speak of, is an error. So the text says all that a file says, and
+//! `parse(print(m))` writes the file that `m` does.
 
 mod build;
 mod cursor;
+mod notes;
 mod number;
 mod parse;
 mod print;
@@ -71,7 +84,7 @@ pub struct PrintOptions {
     pub constants: Constants,
     /// Whether the best known type of each operator's outputs stands behind its line, as a comment.
     pub types: bool,
-    /// Whether `value_info`, doc strings and metadata are printed.
+    /// Whether `value_info`, doc strings, metadata and all notes are printed.
     pub details: bool,
 }
 
@@ -80,7 +93,7 @@ impl PrintOptions {
     pub fn readable() -> Self {
         PrintOptions { constants: Constants::Abbreviated(16), types: true, details: false }
     }
-    /// For [`parse`] and `onnx.parser`: all that the syntax can say.
+    /// For [`parse`] and `onnx.parser`: all that the model says.
     pub fn whole() -> Self {
         PrintOptions { constants: Constants::Whole, types: false, details: true }
     }

@@ -2,9 +2,11 @@
 
 use super::build::{self, Scope};
 use super::cursor::Cursor;
+use super::notes::Notes;
 use super::values::{self, AttrText, AttrTextValue};
-use crate::attr::{AttrValue, Attrs, ConstSparse};
-use crate::{At, Error, Function, Graph, Model, Opsets, Result, Tensor, ValueInfo, ValueType};
+use crate::attr::{Attr, AttrValue, Attrs, ConstSparse, ConstTensor};
+use crate::{At, Error, Function, Graph, Model, Opsets, QuantAnnotation, Result, ValueInfo, ValueType};
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ pub(super) struct GraphText {
     pub(super) name: String,
     pub(super) doc: String,
     pub(super) metadata: Vec<(String, String)>,
+    pub(super) extra: Bytes,
+    pub(super) quantization: Vec<QuantAnnotation>,
     pub(super) inputs: Vec<ValueInfo>,
     pub(super) outputs: Vec<ValueInfo>,
     pub(super) value_info: Vec<ValueInfo>,
@@ -23,7 +27,7 @@ pub(super) struct GraphText {
 
 /// An initializer.
 pub(super) enum ConstText {
-    Dense(Tensor),
+    Dense(ConstTensor),
     Sparse(Box<ConstSparse>),
 }
 
@@ -34,6 +38,8 @@ pub(super) struct NodeText {
     pub(super) name: String,
     pub(super) doc: String,
     pub(super) metadata: Vec<(String, String)>,
+    pub(super) extra: Bytes,
+    pub(super) devices: Vec<Bytes>,
     pub(super) domain: String,
     pub(super) op_type: String,
     pub(super) overload: String,
@@ -54,27 +60,39 @@ pub fn parse(text: &str) -> Result<Model> {
         opset_imports: vec![],
         ..Model::new(Graph::default())
     };
+    let mut notes = Notes::take(c)?;
     if c.take(b'<') {
+        notes.of_model(&mut model)?;
         header(c, &mut model)?;
+        notes = Notes::take(c)?;
     }
-    let opsets = opset_map(&model.opset_imports)?;
-    let scope = Scope { opsets, outer_names: Arc::default(), captures: &[] };
-    model.graph = build::graph(graph(c)?, &scope)?;
-    model.graph.overridable_inputs = model.ir_version >= 4;
+    let mut opsets = opset_map(&model.opset_imports)?;
+    if model.ir_version < FIRST_IR_WITH_OPSETS && opsets.is_empty() {
+        opsets = Arc::new(Opsets::from([(String::new(), 1)]));
+    }
+    let overridable = model.ir_version >= FIRST_IR_WITH_DEFAULTS;
+    let scope = Scope { opsets, overridable, outer_names: Arc::default(), captures: &[] };
+    model.graph = build::graph(graph(c, notes)?, &scope)?;
     while c.peek().is_some() {
         model.functions.push(function(c)?);
     }
     Ok(model)
 }
 
+/// IR versions before this one have no `opset_import` and mean opset 1.
+const FIRST_IR_WITH_OPSETS: i64 = 3;
+/// From this IR version on, an initializer need not be an input; one that is can be overridden.
+const FIRST_IR_WITH_DEFAULTS: i64 = 4;
+
 /// Reads one graph without a model's header, under these opsets.
 pub fn parse_graph(text: &str, opsets: Arc<Opsets>) -> Result<Graph> {
     let c = &mut Cursor::new(text);
-    let read = graph(c)?;
+    let notes = Notes::take(c)?;
+    let read = graph(c, notes)?;
     if c.peek().is_some() {
         return Err(c.wanted("the end"));
     }
-    build::graph(read, &Scope { opsets, outer_names: Arc::default(), captures: &[] })
+    build::graph(read, &Scope::outermost(opsets))
 }
 
 fn opset_map(imports: &[(String, i64)]) -> Result<Arc<Opsets>> {
@@ -98,7 +116,7 @@ fn header(c: &mut Cursor<'_>, model: &mut Model) -> Result<()> {
         c.expect(b':')?;
         match key {
             "ir_version" => model.ir_version = c.int("an int64")?,
-            "opset_import" => model.opset_imports = opset_imports(c)?,
+            "opset_import" => model.opset_imports = imports(c)?,
             "producer_name" => model.producer_name = c.text_string()?,
             "producer_version" => model.producer_version = c.text_string()?,
             "domain" => model.domain = c.text_string()?,
@@ -121,7 +139,7 @@ fn pair(c: &mut Cursor<'_>) -> Result<(String, String)> {
     Ok((key, c.text_string()?))
 }
 
-fn opset_imports(c: &mut Cursor<'_>) -> Result<Vec<(String, i64)>> {
+fn imports(c: &mut Cursor<'_>) -> Result<Vec<(String, i64)>> {
     c.expect(b'[')?;
     c.items(b']', |c| {
         let domain = c.text_string()?;
@@ -131,7 +149,10 @@ fn opset_imports(c: &mut Cursor<'_>) -> Result<Vec<(String, i64)>> {
 }
 
 fn function(c: &mut Cursor<'_>) -> Result<Function> {
-    let (mut domain, mut overload, mut doc, mut imports) = Default::default();
+    let mut notes = Notes::take(c)?;
+    let (metadata, extra) = (notes.metadata()?, notes.fields()?);
+    notes.end()?;
+    let (mut domain, mut overload, mut doc, mut opset_imports) = Default::default();
     if c.take(b'<') {
         c.items(b'>', |c| {
             let Some(key) = c.peek_identifier() else { return Err(c.wanted("a key such as `domain`")) };
@@ -142,62 +163,50 @@ fn function(c: &mut Cursor<'_>) -> Result<Function> {
                 "domain" => domain = c.text_string()?,
                 "overload" => overload = c.text_string()?,
                 "doc_string" => doc = c.text_string()?,
-                "opset_import" => imports = opset_imports(c)?,
+                "opset_import" => opset_imports = imports(c)?,
                 _ => return Err(at_key.clone().wanted("a key of a function such as `domain`")),
             }
             Ok(())
         })?;
     }
-    let mut body = GraphText::default();
-    notes(c, &mut String::new(), &mut String::new(), &mut body.metadata)?;
     let name = c.name("a function's name")?;
+    let place = format!("function `{name}`");
+    let scope = Scope::outermost(opset_map(&opset_imports).at(|| &place)?);
     // a body has no name of its own: the importer of files gives it this one too
-    body.name.clone_from(&name);
+    let mut body = GraphText { name: name.clone(), ..Default::default() };
     let (mut attributes, mut defaults) = (vec![], Attrs::new());
     if c.take(b'<') {
         c.items(b'>', |c| {
+            let notes = Notes::take(c)?;
+            let start = c.clone();
             let name = c.name("an attribute's name")?;
             if !matches!(c.peek(), Some(b':' | b'=')) {
+                notes.end()?;
                 attributes.push(name);
                 return Ok(());
             }
-            let start = c.clone();
-            match values::attr_after_name(c)? {
-                AttrTextValue::Plain(value) if defaults.get(&name).is_none() => defaults.set(&name, value),
-                AttrTextValue::Plain(_) => return Err(start.clone().bad(format!("`{name}` twice"), "once")),
-                _ => return Err(start.clone().bad("a graph", "a default without graphs")),
+            if defaults.get(&name).is_some() {
+                return Err(start.clone().bad(format!("`{name}` twice"), "once"));
             }
+            let (doc, extra) = notes.of_attribute()?;
+            let value = values::attr_after_name(c)?;
+            let attr = AttrText { name, doc, extra, value };
+            defaults.push(attr.build(|text| build::graph(text, &scope))?);
             Ok(())
         })?;
     }
     signature(c, &mut body)?;
-    let metadata = std::mem::take(&mut body.metadata);
-    let place = format!("function `{name}`");
-    let scope =
-        Scope { opsets: opset_map(&imports).at(|| &place)?, outer_names: Arc::default(), captures: &[] };
     let body = build::graph(body, &scope).at(|| &place)?;
-    Ok(Function {
-        domain,
-        name,
-        overload,
-        attributes,
-        defaults,
-        body,
-        doc,
-        metadata,
-        extra: Default::default(),
-    })
+    Ok(Function { domain, name, overload, attributes, defaults, opset_imports, body, doc, metadata, extra })
 }
 
-/// Takes a graph: its name and what follows.
-pub(super) fn graph(c: &mut Cursor<'_>) -> Result<GraphText> {
-    let mut g = GraphText { name: c.name("a graph's name")?, ..Default::default() };
-    let (mut name, mut doc) = Default::default();
-    let renamed = notes(c, &mut name, &mut doc, &mut g.metadata)?;
-    g.doc = doc;
-    if renamed {
-        g.name = name;
-    }
+/// Takes a graph behind its notes: its name and what follows.
+pub(super) fn graph<'t>(c: &mut Cursor<'t>, mut notes: Notes<'t>) -> Result<GraphText> {
+    let mut g = GraphText::default();
+    let noted = notes.name()?;
+    notes.of_graph(&mut g)?;
+    let name = c.name("a graph's name")?;
+    g.name = noted.unwrap_or(name);
     signature(c, &mut g)?;
     Ok(g)
 }
@@ -209,7 +218,7 @@ fn signature(c: &mut Cursor<'_>, g: &mut GraphText) -> Result<()> {
     *inputs = c.items(b')', |c| {
         let info = values::value_info(c)?;
         if c.take(b'=') {
-            constants.push((info.name.clone(), constant(c, &info.ty)?));
+            constants.push((info.name.clone(), constant(c, &info.ty, Notes::default())?));
         }
         Ok(info)
     })?;
@@ -218,10 +227,12 @@ fn signature(c: &mut Cursor<'_>, g: &mut GraphText) -> Result<()> {
     *outputs = c.items(b')', values::value_info)?;
     if c.take(b'<') {
         c.items(b'>', |c| {
-            let info = values::value_info(c)?;
+            let notes = Notes::take(c)?;
+            let mut info = values::plain_info(c)?;
             if c.take(b'=') {
-                constants.push((info.name, constant(c, &info.ty)?));
+                constants.push((info.name, constant(c, &info.ty, notes)?));
             } else {
+                notes.of_info(&mut info)?;
                 value_info.push(info);
             }
             Ok(())
@@ -234,39 +245,24 @@ fn signature(c: &mut Cursor<'_>, g: &mut GraphText) -> Result<()> {
     Ok(())
 }
 
-fn constant(c: &mut Cursor<'_>, ty: &ValueType) -> Result<ConstText> {
+fn constant<'t>(c: &mut Cursor<'t>, ty: &ValueType, notes: Notes<'t>) -> Result<ConstText> {
     match ty {
-        ValueType::Tensor(t) => Ok(ConstText::Dense(values::tensor_data(c, t)?)),
-        ValueType::SparseTensor(t) => Ok(ConstText::Sparse(Box::new(values::sparse_data(c, t)?))),
+        ValueType::Tensor(t) => {
+            let mut constant = ConstTensor::from(values::tensor_data(c, t)?);
+            notes.of_tensor(&mut constant)?;
+            Ok(ConstText::Dense(constant))
+        }
+        ValueType::SparseTensor(t) => {
+            notes.end()?;
+            Ok(ConstText::Sparse(Box::new(values::sparse_data(c, t)?)))
+        }
         other => Err(c.bad(format!("data of type {other}"), "a tensor type before the name")),
     }
 }
 
-/// Takes the notes that come next. Says whether one was a name.
-fn notes(
-    c: &mut Cursor<'_>,
-    name: &mut String,
-    doc: &mut String,
-    metadata: &mut Vec<(String, String)>,
-) -> Result<bool> {
-    let mut named = false;
-    while let Some(key) = c.note() {
-        match key {
-            "name" => {
-                *name = c.text_string()?;
-                named = true;
-            }
-            "doc" => *doc = c.text_string()?,
-            "metadata" => metadata.push((c.text_string()?, c.text_string()?)),
-            other => return Err(c.bad(format!("note `{other}`"), "name, doc or metadata")),
-        }
-    }
-    Ok(named)
-}
-
 fn node(c: &mut Cursor<'_>) -> Result<NodeText> {
     let mut n = NodeText::default();
-    notes(c, &mut String::new(), &mut n.doc, &mut n.metadata)?;
+    Notes::take(c)?.of_node(&mut n)?;
     n.place = c.place();
     if c.take(b'[') {
         n.name = c.optional_name()?.unwrap_or_default();
@@ -331,11 +327,12 @@ impl AttrText {
         }
     }
     /// The attribute with its graphs built.
-    pub(super) fn build(self, mut one: impl FnMut(GraphText) -> Result<Graph>) -> Result<AttrValue> {
-        Ok(match self.value {
+    pub(super) fn build(self, mut one: impl FnMut(GraphText) -> Result<Graph>) -> Result<Attr> {
+        let value = match self.value {
             AttrTextValue::Plain(v) => v,
             AttrTextValue::Graph(g) => AttrValue::Graph(Box::new(one(*g)?)),
             AttrTextValue::Graphs(gs) => AttrValue::Graphs(gs.into_iter().map(one).collect::<Result<_>>()?),
-        })
+        };
+        Ok(Attr { name: self.name, doc: self.doc, value, extra: self.extra })
     }
 }

@@ -1,8 +1,12 @@
 //! The IR as text.
 
+use super::notes::Lines;
 use super::{PrintOptions, is_identifier, is_type_word, number, tensors};
-use crate::attr::{Attr, AttrKind, AttrValue, Attrs, ConstSparse};
-use crate::{Dim, Function, Graph, Model, Node, NodeId, NodeKind, OpNode, TensorType, ValueInfo, ValueType};
+use crate::attr::{Attr, AttrKind, AttrValue, Attrs, ConstSparse, ConstTensor};
+use crate::{
+    Dim, Function, Graph, Model, Names, Node, NodeId, NodeKind, OpNode, Owner, TensorType, ValueId,
+    ValueInfo, ValueType,
+};
 use std::fmt::Write;
 
 /// Longest line of a graph's signature before it is broken.
@@ -11,8 +15,9 @@ const WIDTH: usize = 100;
 /// A model as text. A graph with a cycle, which no file may have, is printed in file order.
 pub fn print(model: &Model, options: &PrintOptions) -> String {
     let mut p = Printer { out: String::new(), options, indent: 0 };
+    p.notes(Lines::model(model));
     p.header(model);
-    p.graph(&model.graph, false);
+    p.graph(&model.graph, false, None);
     p.out.push('\n');
     for f in &model.functions {
         p.function(f);
@@ -24,7 +29,7 @@ pub fn print(model: &Model, options: &PrintOptions) -> String {
 /// One graph as text, without a model's header.
 pub fn print_graph(graph: &Graph, options: &PrintOptions) -> String {
     let mut p = Printer { out: String::new(), options, indent: 0 };
-    p.graph(graph, false);
+    p.graph(graph, false, None);
     p.out.push('\n');
     p.out
 }
@@ -125,12 +130,14 @@ fn tensor(out: &mut String, t: &TensorType) {
     out.push(']');
 }
 
-fn info(out: &mut String, info: &ValueInfo) {
+fn info(info: &ValueInfo, called: &str) -> String {
+    let mut out = String::new();
     if info.ty != ValueType::Unknown {
-        ty(out, &info.ty);
+        ty(&mut out, &info.ty);
         out.push(' ');
     }
-    name(out, &info.name);
+    name(&mut out, called);
+    out
 }
 
 impl Printer<'_> {
@@ -179,23 +186,32 @@ impl Printer<'_> {
         self.newline();
     }
 
-    /// `#@ doc b"…"` and `#@ metadata b"…" b"…"`, each on a line of its own, a new line after each.
-    fn notes(&mut self, doc: &str, metadata: &[(String, String)]) {
-        if !self.options.details {
-            return;
+    /// Notes, each on a line of its own, a new line after each.
+    fn notes(&mut self, notes: Lines) {
+        if self.options.details {
+            for line in notes.0 {
+                self.out.push_str(&line);
+                self.newline();
+            }
         }
-        if !doc.is_empty() {
-            self.out.push_str("#@ doc ");
-            number::escaped(&mut self.out, doc.as_bytes());
+    }
+
+    /// Notes in the middle of a line, which ends before them.
+    fn notes_within(&mut self, notes: Lines) {
+        if self.options.details && !notes.0.is_empty() {
+            self.indent += 2;
+            self.out.truncate(self.out.trim_end_matches(' ').len());
             self.newline();
+            self.notes(notes);
+            self.indent -= 2;
         }
-        for (key, value) in metadata {
-            self.out.push_str("#@ metadata ");
-            number::escaped(&mut self.out, key.as_bytes());
-            self.out.push(' ');
-            number::escaped(&mut self.out, value.as_bytes());
-            self.newline();
-        }
+    }
+
+    /// An item of a list, behind its notes.
+    fn noted(&self, notes: Lines, item: String) -> String {
+        let mut lines = if self.options.details { notes.0 } else { vec![] };
+        lines.push(item);
+        lines.join(&format!("\n{}", "  ".repeat(self.indent + 1)))
     }
 
     fn header(&mut self, m: &Model) {
@@ -232,7 +248,7 @@ impl Printer<'_> {
     }
 
     fn function(&mut self, f: &Function) {
-        let opsets: Vec<(String, i64)> = f.body.opsets.iter().map(|(d, v)| (d.clone(), *v)).collect();
+        self.notes(Lines::function(f));
         let mut items = vec![];
         for (key, value) in [("domain", &f.domain), ("overload", &f.overload)] {
             if !value.is_empty() {
@@ -241,7 +257,7 @@ impl Printer<'_> {
                 items.push(item);
             }
         }
-        items.push(imports(&opsets));
+        items.push(imports(&f.spelt_imports()));
         if !f.doc.is_empty() && self.options.details {
             let mut item = String::from("doc_string: ");
             number::quoted(&mut item, f.doc.as_bytes());
@@ -250,7 +266,6 @@ impl Printer<'_> {
         self.out.push('<');
         self.lines(items);
         self.out.push_str(">\n");
-        self.notes("", &f.metadata);
         name(&mut self.out, &f.name);
         let attributes: Vec<&str> = f.attributes.iter().map(String::as_str).collect();
         if !attributes.is_empty() || f.defaults.iter().next().is_some() {
@@ -258,50 +273,40 @@ impl Printer<'_> {
             self.list(attributes, |p, a| name(&mut p.out, a));
             for (i, attr) in f.defaults.iter().enumerate() {
                 self.out.push_str(if i > 0 || !f.attributes.is_empty() { ", " } else { "" });
-                self.attr(attr);
+                self.attr(attr, None);
             }
             self.out.push('>');
         }
         self.out.push(' ');
-        self.body(&f.body);
+        self.body(&Names::new(&f.body, None));
     }
 
-    /// A graph; one that is an attribute's value must have a bare name, its real one stands in a note.
-    fn graph(&mut self, g: &Graph, nested: bool) {
-        if !nested {
-            name(&mut self.out, &g.name);
-        } else if is_bare_name(&g.name) {
-            self.out.push_str(&g.name);
+    /// A graph. One that is an attribute's value must have a bare name: another stands in a note.
+    fn graph(&mut self, g: &Graph, nested: bool, owner: Option<&Owner<'_>>) {
+        let bare = is_bare_name(&g.name);
+        if nested {
+            self.notes_within(Lines::graph(g, (!bare).then_some(&g.name)));
+            self.out.push_str(if bare { &g.name } else { "graph" });
         } else {
-            self.out.push_str("graph #@ name ");
-            number::escaped(&mut self.out, g.name.as_bytes());
-            self.newline();
+            self.notes(Lines::graph(g, None));
+            name(&mut self.out, &g.name);
         }
         self.out.push(' ');
-        if self.options.details && !(g.doc.is_empty() && g.metadata.is_empty()) {
-            self.notes(&g.doc, &g.metadata);
-        }
-        self.body(g);
+        self.body(&Names::new(g, owner));
     }
 
-    fn body(&mut self, g: &Graph) {
-        let infos = |infos: &mut dyn Iterator<Item = &ValueInfo>| -> Vec<String> {
-            infos
-                .map(|i| {
-                    let mut item = String::new();
-                    info(&mut item, i);
-                    item
-                })
-                .collect()
-        };
-        let inputs = infos(&mut g.inputs.iter().map(|i| &i.info));
-        let outputs = infos(&mut g.outputs.iter().map(|o| &o.info));
+    fn body(&mut self, names: &Names<'_>) {
+        let g = names.graph();
+        let item = |p: &Self, i: &ValueInfo, called: &str| p.noted(Lines::info(i), info(i, called));
+        let first = |node: NodeId| ValueId { node, output: 0 };
+        let inputs = g.inputs.iter().map(|i| item(self, &i.info, g.value_name(first(i.node)))).collect();
+        let outputs = g.outputs.iter().map(|o| item(self, &o.info, called(names, o.value))).collect();
         self.block("(", inputs, ") => ");
         self.block("(", outputs, ") ");
         let mut values: Vec<String> =
             g.nodes().into_iter().filter_map(|id| self.constant(g.node(id))).collect();
         if self.options.details {
-            values.extend(infos(&mut g.value_info.iter()));
+            values.extend(g.value_info.iter().map(|i| item(self, i, &i.name)));
         }
         if !values.is_empty() {
             self.out.push('<');
@@ -317,7 +322,7 @@ impl Printer<'_> {
         });
         for id in ops {
             self.newline();
-            self.node(g, id);
+            self.node(names, id);
         }
         self.indent -= 1;
         self.newline();
@@ -334,23 +339,25 @@ impl Printer<'_> {
                 name(&mut item, &value.name);
                 item.push_str(" = ");
                 tensors::data(&mut item, &c.tensor, self.options.constants);
+                Some(self.noted(Lines::tensor(c, None), item))
             }
             NodeKind::SparseConstant(s) => {
                 sparse_type(&mut item, s);
                 item.push(' ');
                 name(&mut item, &value.name);
                 item.push_str(" = ");
-                tensors::sparse(&mut item, s, self.options.constants);
+                self.sparse(&mut item, s);
+                Some(item)
             }
-            NodeKind::Input | NodeKind::Capture(_) | NodeKind::Op(_) => return None,
+            NodeKind::Input | NodeKind::Capture(_) | NodeKind::Op(_) => None,
         }
-        Some(item)
     }
 
-    fn node(&mut self, g: &Graph, id: NodeId) {
+    fn node(&mut self, names: &Names<'_>, id: NodeId) {
+        let g = names.graph();
         let node = g.node(id);
         let Some(op) = node.op() else { return };
-        self.notes(&node.doc, &node.metadata);
+        self.notes(Lines::node(node));
         if !node.name.is_empty() {
             self.out.push('[');
             name(&mut self.out, &node.name);
@@ -359,26 +366,25 @@ impl Printer<'_> {
         self.list(node.outputs(), |p, o| name(&mut p.out, &o.name));
         self.out.push_str(" = ");
         self.operator(op);
+        let owner = Owner { names: *names, node: id };
         // subgraphs are long: they stand last
         let attributes_last = op.attrs.graphs().next().is_some();
         if !attributes_last {
-            self.attrs(&op.attrs);
+            self.attrs(&op.attrs, &owner);
         }
         self.out.push_str(" (");
-        self.list(g.inputs_of(id), |p, input| name(&mut p.out, input.map_or("", |v| g.value_name(v))));
+        self.list(g.inputs_of(id), |p, input| name(&mut p.out, input.map_or("", |v| called(names, v))));
         self.out.push(')');
         if attributes_last {
-            self.attrs(&op.attrs);
+            self.attrs(&op.attrs, &owner);
         }
         let known = |o: &&crate::Output| !o.name.is_empty() && o.ty != ValueType::Unknown;
         if self.options.types && node.outputs().iter().any(|o| known(&o)) {
             self.out.push_str("  # ");
-            let mut comment = String::new();
             for (i, output) in node.outputs().iter().enumerate() {
-                comment.push_str(if i > 0 { ", " } else { "" });
-                ty(&mut comment, &output.ty);
+                self.out.push_str(if i > 0 { ", " } else { "" });
+                ty(&mut self.out, &output.ty);
             }
-            self.out.push_str(&comment);
         }
     }
 
@@ -394,15 +400,16 @@ impl Printer<'_> {
         }
     }
 
-    fn attrs(&mut self, attrs: &Attrs) {
+    fn attrs(&mut self, attrs: &Attrs, owner: &Owner<'_>) {
         if attrs.iter().next().is_some() {
             self.out.push_str(" <");
-            self.list(attrs.iter(), Self::attr);
+            self.list(attrs.iter(), |p, attr| p.attr(attr, Some(owner)));
             self.out.push('>');
         }
     }
 
-    fn attr(&mut self, attr: &Attr) {
+    fn attr(&mut self, attr: &Attr, owner: Option<&Owner<'_>>) {
+        self.notes_within(Lines::attribute(attr));
         word(&mut self.out, &attr.name);
         let kind = kind_name(attr.value.kind());
         let annotated = match &attr.value {
@@ -417,27 +424,26 @@ impl Printer<'_> {
             return;
         }
         self.out.push_str(" = ");
-        self.attr_value(&attr.value);
+        self.attr_value(&attr.value, owner);
     }
 
-    fn attr_value(&mut self, value: &AttrValue) {
+    fn attr_value(&mut self, value: &AttrValue, owner: Option<&Owner<'_>>) {
         use AttrValue as V;
-        let constants = self.options.constants;
         let text = |p: &mut Self, s: &[u8]| number::quoted(&mut p.out, s);
         match value {
             V::Float(v) => number::f32(&mut self.out, *v),
             V::Int(v) => self.int(*v),
             V::String(s) => text(self, s),
-            V::Tensor(t) => tensors::attribute(&mut self.out, t, constants),
-            V::Graph(g) => self.graph(g, true),
-            V::SparseTensor(s) => self.sparse(s),
+            V::Tensor(t) => self.tensor(t),
+            V::Graph(g) => self.graph(g, true, owner),
+            V::SparseTensor(s) => self.sparse_value(s),
             V::Type(t) => ty(&mut self.out, t),
             V::Floats(v) => self.bracket(v.iter(), |p, v| number::f32(&mut p.out, *v)),
             V::Ints(v) => self.bracket(v.iter(), |p, v| p.int(*v)),
             V::Strings(v) => self.bracket(v.iter(), |p, s| text(p, s)),
-            V::Tensors(v) => self.bracket(v, |p, t| tensors::attribute(&mut p.out, t, constants)),
-            V::Graphs(v) => self.bracket(v, |p, g| p.graph(g, true)),
-            V::SparseTensors(v) => self.bracket(v, Self::sparse),
+            V::Tensors(v) => self.bracket(v, Self::tensor),
+            V::Graphs(v) => self.bracket(v, |p, g| p.graph(g, true, owner)),
+            V::SparseTensors(v) => self.bracket(v, Self::sparse_value),
             V::Types(v) => self.bracket(v, |p, t| ty(&mut p.out, t)),
             V::Ref(to, _) => {
                 self.out.push('@');
@@ -457,11 +463,46 @@ impl Printer<'_> {
         self.out.push(']');
     }
 
-    fn sparse(&mut self, s: &ConstSparse) {
+    fn tensor(&mut self, t: &ConstTensor) {
+        self.notes_within(Lines::tensor(t, unplaced_name(t)));
+        tensors::attribute(&mut self.out, t, self.options.constants);
+    }
+
+    fn sparse_value(&mut self, s: &ConstSparse) {
         sparse_type(&mut self.out, s);
         self.out.push(' ');
-        tensors::sparse(&mut self.out, s, self.options.constants);
+        let mut data = String::new();
+        self.sparse(&mut data, s);
+        self.out.push_str(&data);
     }
+
+    /// A sparse tensor without its name: `sparse {float[2] {..}, int64[2] {..}}`, values first.
+    fn sparse(&self, out: &mut String, s: &ConstSparse) {
+        for (before, t) in [("sparse {", &s.values), (",", &s.indices)] {
+            let mut item = String::new();
+            tensors::attribute(&mut item, t, self.options.constants);
+            let noted = self.noted(Lines::tensor(t, unplaced_name(t)), item);
+            out.push_str(before);
+            match noted.starts_with('#') {
+                true => {
+                    let _ = write!(out, "\n{}", "  ".repeat(self.indent + 1));
+                }
+                false => out.push_str(if before == "," { " " } else { "" }),
+            }
+            out.push_str(&noted);
+        }
+        out.push('}');
+    }
+}
+
+/// The name of a tensor that has no place in the text.
+fn unplaced_name(t: &ConstTensor) -> Option<&str> {
+    (!t.name.is_empty() && !is_bare_name(&t.name)).then_some(&t.name)
+}
+
+/// What a value is called in the text. A capture that no graph around gives has the name that it was read with.
+fn called<'a>(names: &Names<'a>, value: ValueId) -> &'a str {
+    names.name(value).unwrap_or_else(|_| names.graph().value_name(value))
 }
 
 fn sparse_type(out: &mut String, s: &ConstSparse) {

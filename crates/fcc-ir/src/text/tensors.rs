@@ -1,7 +1,7 @@
 //! Tensors as text: elements in braces, and the hash that stands for large ones.
 
 use super::{Constants, number};
-use crate::attr::{ConstSparse, ConstTensor};
+use crate::attr::ConstTensor;
 use crate::{DType, Elem, Tensor};
 use std::fmt::Write;
 
@@ -98,29 +98,14 @@ fn elements(out: &mut String, tensor: &Tensor) {
     }
 }
 
-/// Appends a tensor as an attribute has it: `float[2] name {1.0, 2.0}`. The name must be bare; one that cannot be
-/// stands in a note behind the data.
+/// Appends a tensor as an attribute has it: `float[2] name {1.0, 2.0}`. The name must be bare; where it cannot be, it
+/// is for the notes before.
 pub(super) fn attribute(out: &mut String, constant: &ConstTensor, constants: Constants) {
     tensor_type(out, constant.tensor.dtype(), constant.tensor.shape());
     out.push(' ');
-    let bare = super::print::is_bare_name(&constant.name);
-    if bare {
+    if super::print::is_bare_name(&constant.name) {
         out.push_str(&constant.name);
         out.push(' ');
     }
     data(out, &constant.tensor, constants);
-    if !bare && !constant.name.is_empty() {
-        out.push_str(" #@ name ");
-        number::escaped(out, constant.name.as_bytes());
-        out.push_str("\n      ");
-    }
-}
-
-/// Appends a sparse tensor without its name: `sparse {float[2] {..}, int64[2] {..}}`, values first.
-pub(super) fn sparse(out: &mut String, constant: &ConstSparse, constants: Constants) {
-    out.push_str("sparse {");
-    attribute(out, &constant.values, constants);
-    out.push_str(", ");
-    attribute(out, &constant.indices, constants);
-    out.push('}');
 }

@@ -138,8 +138,8 @@ fn the_name_of_an_attribute_s_tensor_stands_bare_or_in_a_note() {
     };
     for (name, shown) in [
         ("w", "float[2] w {"),
-        ("fc.w 0", "float[2] {1.0, 2.0} #@ name b\"fc.w 0\""),
-        ("nan", "#@ name b\"nan\""),
+        ("fc.w 0", "#@ name b\"fc.w 0\"\n      float[2] {1.0, 2.0}>"),
+        ("nan", "#@ name b\"nan\"\n"),
     ] {
         let m = named(name);
         let printed = print(&m, &PrintOptions::whole());
@@ -164,9 +164,10 @@ fn subgraphs_capture_and_keep_their_names() {
         r#"g (bool c, float x, float z) => (float y) {
             h = Relu (x)
             y = If (c) <then_branch = then_it () => (float a) { a = Add (h, z) },
-                else_branch = other #@ name b"else/branch\x0a"
+                else_branch =
+                #@ name b"else/branch\x0a"
                 #@ doc b"what else"
-                () => (b) {
+                other () => (b) {
                   b = If (c) <then_branch = t () => (p) { p = Neg (z) }, else_branch = e () => (q) { q = Neg (h) }>
                 }>
         }"#,
@@ -195,8 +196,8 @@ fn functions_notes_and_sparse_initializers() {
             y, "" = my.ops.F (h,)
             z = Identity (s)
         }
-        <domain: "my.ops", opset_import: ["" : 18], doc_string: "doc">
         #@ metadata b"a" b"b"
+        <domain: "my.ops", opset_import: ["" : 18], doc_string: "doc">
         F <beta, alpha: float = 1.0> (x, w) => (y) { y = Elu <alpha: float = @alpha> (x) }"#
             .replace("float[N] x, float[N] d = {0.5, 0.25}", "float[N] x, float[2] d = {0.5, 0.25}")
             .as_str(),
@@ -209,6 +210,155 @@ fn functions_notes_and_sparse_initializers() {
     let f = m.function("my.ops", "F", "").unwrap();
     assert_eq!((f.attributes.len(), f.metadata.len()), (1, 1));
     assert_eq!(f.body.opsets[""], 18);
+}
+
+/// Everything that stands in notes, and each of it gone: `same` sees that.
+#[test]
+fn notes_say_what_the_syntax_cannot() {
+    let text = r#"#@ training_info b"\x0a\x00"
+#@ configuration b"\x0a\x01c"
+#@ fields b"\x1a\x00"
+<
+  ir_version: 10,
+  opset_import: ["" : 20, "my.ops" : 2],
+  producer_name: "p",
+  producer_version: "1",
+  domain: "d",
+  doc_string: "two
+lines",
+  model_version: 7,
+  metadata_props: ["k": "v"]
+>
+#@ doc b"a graph"
+#@ metadata b"g" b"1"
+#@ metadata b"g" b"2"
+#@ fields b"R\x00"
+#@ quantization b"h" b"SCALE_TENSOR" b"s" b"ZERO_POINT_TENSOR" b"z"
+#@ quantization b"y"
+g (
+  #@ doc b"an input"
+  #@ metadata b"i" b""
+  #@ fields b"\x0a\x00"
+  #@ denotation b"IMAGE"
+  #@ dims b"DATA_BATCH" b""
+  float[N,2] x
+) => (
+  #@ doc b"an output"
+  float[N,2] y
+) <
+  #@ doc b"a weight"
+  #@ metadata b"w" b"1"
+  #@ fields b"B\x00"
+  #@ typed
+  float[2] w = {1.0, 2.0},
+  #@ external b"location" b"w.bin" b"offset" b"0"
+  float[2] far = {3.0, 4.0},
+  sparse_tensor(float[4]) s = sparse {
+  #@ typed
+  float[1] s {1.0},
+  #@ doc b"where"
+  int64[1] {2}},
+  #@ doc b"a value"
+  float[N,2] h
+> {
+  #@ doc b"a node"
+  #@ metadata b"n" b"1"
+  #@ fields b":\x00"
+  #@ device b"\x0a\x00"
+  [n] h = my.ops.F <
+      #@ doc b"an attribute"
+      #@ fields b"j\x00"
+      a = 1, t =
+      #@ name b"not bare"
+      #@ doc b"a tensor"
+      float[1] {1.0}, u = 2> (x, w)
+  y = Add (h, far)
+}
+#@ metadata b"f" b"1"
+#@ fields b"R\x00"
+<
+  domain: "my.ops",
+  opset_import: ["my.ops" : 2, "ai.onnx" : 20],
+  doc_string: "a function"
+>
+F <u,
+    #@ doc b"a default"
+    a: ints = []> (x, w) => (y) <
+  #@ doc b"inside"
+  float[N] k
+> {
+  k = Identity (w)
+  y = Add (x, k)
+}
+"#;
+    let model = round_trip(text);
+    assert_eq!(print(&model, &PrintOptions::whole()), text);
+    // without any one of its lines of notes it is another model, or, where a name stood, none
+    for (n, line) in text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("#@")) {
+        let rest: Vec<&str> = text.lines().enumerate().filter(|(m, _)| *m != n).map(|(_, l)| l).collect();
+        let other = parse(&rest.join("\n")).unwrap();
+        assert!(same(&model, &other).is_err(), "without {line}");
+    }
+    assert!(!print(&model, &PrintOptions::readable()).contains("#@"));
+}
+
+#[test]
+fn notes_that_mean_nothing_are_errors() {
+    let cases = [
+        (
+            "#@ colour b\"red\"\ng () => () {}",
+            "line 1, column 1: got note `colour`, wanted one that this can have",
+        ),
+        ("#@ typed\ng () => () {}", "line 1, column 1: got note `typed`, wanted one that this can have"),
+        ("#@ doc\ng () => () {}", "line 1, column 1: got note `doc`, wanted one value"),
+        ("#@ doc b\"a\" b\"b\"\ng () => () {}", "line 1, column 1: got note `doc`, wanted one value"),
+        (
+            "#@ doc b\"a\"\n#@ doc b\"b\"\ng () => () {}",
+            "line 1, column 1: got note `doc` twice, wanted it once",
+        ),
+        ("#@ metadata b\"a\"\ng () => () {}", "got 1 values of note `metadata`, wanted two for each entry"),
+        ("#@ doc b\"\\xff\"\ng () => () {}", "got note `doc` of bytes that are not UTF-8, wanted UTF-8"),
+        (
+            "#@ doc red\ng () => () {}",
+            "line 1, column 8: got `red`, wanted a quoted string or the end of the line",
+        ),
+        ("#@\ng () => () {}", "wanted a note's key"),
+        ("g () => () { y = Relu () #@ doc b\"late\"\n}", "wanted an operator"),
+        ("g () => () {} #@ doc b\"late\"\n", "got note `doc`, wanted one that this can have"),
+        ("g (#@ typed\n x) => () {}", "got note `typed`"),
+        ("g () => () { y = Relu <a =\n#@ doc b\"x\"\n 1> () }", "got note `doc`"),
+    ];
+    for (text, wanted) in cases {
+        let error = parse(text).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_captured_value_is_printed_under_its_new_name() {
+    let mut m = parse(&model(
+        r#"g (bool c, float x) => (float y) {
+            h = Relu (x)
+            y = If (c) <then_branch = t () => (a) { a = Neg (h) }, else_branch = e () => (b) {
+                b = If (c) <then_branch = i () => (h) {}, else_branch = j () => (q) { q = Abs (h) }>
+            }>
+        }"#,
+    ))
+    .unwrap();
+    let h = m.graph.value("h").unwrap();
+    m.graph.rename(h, "renamed").unwrap();
+    let printed = print(&m, &PrintOptions::whole());
+    same(&m, &parse(&printed).unwrap()).unwrap();
+    assert!(!printed.contains("(h)"), "{printed}");
+}
+
+#[test]
+fn a_default_may_hold_a_graph() {
+    round_trip(&model(
+        r#"g (float x) => (float y) { y = my.ops.F (x) }
+        <domain: "my.ops", opset_import: ["" : 18]>
+        F <body = b (float a) => (float r) { r = Neg (a) }, bodies = [c () => () {}]> (x) => (y) { y = Abs (x) }"#,
+    ));
 }
 
 #[test]

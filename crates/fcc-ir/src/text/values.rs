@@ -1,14 +1,18 @@
 //! Types, tensors and attributes out of text.
 
 use super::cursor::{Cursor, Literal};
+use super::notes::Notes;
 use super::number::{parse_f32, parse_f64};
 use super::parse::{GraphText, graph};
 use crate::attr::{AttrKind, AttrValue, ConstSparse, ConstTensor};
 use crate::{DType, Dim, Error, Result, Tensor, TensorType, ValueInfo, ValueType, elem_count};
+use bytes::Bytes;
 
 /// An attribute; graphs in it are not yet built.
 pub(super) struct AttrText {
     pub(super) name: String,
+    pub(super) doc: String,
+    pub(super) extra: Bytes,
     pub(super) value: AttrTextValue,
 }
 
@@ -109,8 +113,16 @@ fn dim(c: &mut Cursor<'_>) -> Result<Dim> {
     Ok(Dim::Known(c.int("a dimension of 0 or more")?))
 }
 
-/// Takes `type name`, or a name alone.
+/// Takes notes and `type name`, or a name alone.
 pub(super) fn value_info(c: &mut Cursor<'_>) -> Result<ValueInfo> {
+    let notes = Notes::take(c)?;
+    let mut info = plain_info(c)?;
+    notes.of_info(&mut info)?;
+    Ok(info)
+}
+
+/// Takes `type name`, or a name alone.
+pub(super) fn plain_info(c: &mut Cursor<'_>) -> Result<ValueInfo> {
     let ty = if at_type(c) { ty(c)? } else { ValueType::Unknown };
     Ok(ValueInfo::new(c.name("a value's name")?, ty))
 }
@@ -244,29 +256,28 @@ pub(super) fn sparse_data(c: &mut Cursor<'_>, t: &TensorType) -> Result<ConstSpa
     Ok(ConstSparse { values, indices, shape })
 }
 
-/// `float[2] name {1.0, 2.0}`.
+/// Notes and `float[2] name {1.0, 2.0}`.
 fn named_tensor(c: &mut Cursor<'_>) -> Result<ConstTensor> {
+    let notes = Notes::take(c)?;
     let t = tensor_type(c)?.ok_or_else(|| c.wanted("a tensor type"))?;
-    tensor_of(c, &t)
+    tensor_of(c, &t, notes)
 }
 
-fn tensor_of(c: &mut Cursor<'_>, t: &TensorType) -> Result<ConstTensor> {
+fn tensor_of<'t>(c: &mut Cursor<'t>, t: &TensorType, notes: Notes<'t>) -> Result<ConstTensor> {
     let name = if c.at_hash() { None } else { c.optional_name()? };
     c.take(b'=');
     let mut constant = ConstTensor::from(tensor_data(c, t)?);
-    constant.name = match c.note() {
-        None => name.unwrap_or_default(),
-        Some("name") => c.text_string()?,
-        Some(other) => return Err(c.bad(format!("note `{other}`"), "name")),
-    };
+    constant.name = name.unwrap_or_default();
+    notes.of_tensor(&mut constant)?;
     Ok(constant)
 }
 
-/// Takes `name = value`, `name: kind = value`.
+/// Takes notes and `name = value`, `name: kind = value`.
 pub(super) fn attr(c: &mut Cursor<'_>) -> Result<AttrText> {
+    let (doc, extra) = Notes::take(c)?.of_attribute()?;
     let name = c.name("an attribute's name")?;
     let value = attr_after_name(c)?;
-    Ok(AttrText { name, value })
+    Ok(AttrText { name, doc, extra, value })
 }
 
 /// Takes what follows an attribute's name.
@@ -337,11 +348,12 @@ fn element_kind(list: AttrKind) -> AttrKind {
 }
 
 fn single(c: &mut Cursor<'_>, wanted: AttrKind) -> Result<AttrTextValue> {
+    let mut notes = Notes::take(c)?;
     let start = c.clone();
     let value = if at_type(c) {
         match ty(c)? {
             ValueType::Tensor(t) if c.peek() == Some(b'{') || c.peek() == Some(b'=') || at_name(c) => {
-                AttrValue::Tensor(tensor_of(c, &t)?)
+                AttrValue::Tensor(tensor_of(c, &t, std::mem::take(&mut notes))?)
             }
             ValueType::SparseTensor(t) if c.peek_identifier() == Some("sparse") => {
                 AttrValue::SparseTensor(Box::new(sparse_data(c, &t)?))
@@ -359,11 +371,12 @@ fn single(c: &mut Cursor<'_>, wanted: AttrKind) -> Result<AttrTextValue> {
             Some(Literal::Float(text)) => AttrValue::Float(finite(&start, text)?),
             Some(Literal::String(bytes)) => AttrValue::String(bytes.into()),
             None if c.peek_identifier().is_some() => {
-                return Ok(AttrTextValue::Graph(Box::new(c.deeper(graph)?)));
+                return Ok(AttrTextValue::Graph(Box::new(c.deeper(|c| graph(c, notes))?)));
             }
             None => return Err(c.wanted("an attribute's value")),
         }
     };
+    notes.end()?;
     Ok(AttrTextValue::Plain(value))
 }
 
