@@ -3,7 +3,7 @@ use crate::graph::NodeKind;
 use crate::interp::{bind_attributes, call_target, eval_op};
 use crate::op::{Fact, InferCtx};
 use crate::{At, Bindings, Error, Function, Graph, NodeId, Op, OpNode, Result, Value, ValueId, ValueType};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Constants above this many elements are not computed during inference.
 const MAX_FOLDED_ELEMS: usize = 4096;
@@ -226,38 +226,25 @@ pub fn bind_symbols(graph: &mut Graph, bindings: &Bindings) {
     }
 }
 
-/// The symbols that the shapes of actual inputs bind. Errors where one symbol would get two values, or a fixed
-/// extent differs.
-pub fn bindings_of<'a>(
+/// What actual inputs say against the names that a file gives to their dimensions: a note for each name that would have
+/// two extents. A name is the file's claim and no law: whether shapes fit is for the operators to say.
+pub fn contradicted_names<'a>(
     given: impl IntoIterator<Item = (&'a crate::ValueInfo, &'a [usize])>,
-) -> Result<Bindings> {
-    let mut bindings = Bindings::new();
+) -> Vec<String> {
+    let mut first: BTreeMap<String, (usize, &str)> = BTreeMap::new();
+    let mut notes: BTreeMap<String, String> = BTreeMap::new();
     for (info, shape) in given {
-        let Some(declared) = info.ty.as_tensor().and_then(|t| t.shape.as_ref()) else { continue };
-        let place = || format!("shape of input `{}`", info.name);
-        if declared.len() != shape.len() {
-            return Err(Error::mismatch(place(), format!("{shape:?}"), &info.ty));
-        }
+        let declared = info.ty.as_tensor().and_then(|t| t.shape.as_deref()).unwrap_or_default();
         for (dim, &extent) in declared.iter().zip(shape) {
-            match dim {
-                crate::Dim::Known(n) if *n != extent => {
-                    return Err(Error::mismatch(place(), format!("{shape:?}"), &info.ty));
-                }
-                crate::Dim::Sym(e) => {
-                    if let Some(name) = e.as_symbol() {
-                        let bound = *bindings.entry(name.to_string()).or_insert(extent);
-                        if bound != extent {
-                            return Err(Error::mismatch(
-                                place(),
-                                format!("{name}={extent}"),
-                                format!("{name}={bound} as elsewhere"),
-                            ));
-                        }
-                    }
-                }
-                crate::Dim::Known(_) | crate::Dim::Unknown => {}
+            let crate::Dim::Sym(e) = dim else { continue };
+            let Some(name) = e.as_symbol() else { continue };
+            let (bound, input) = *first.entry(name.to_string()).or_insert((extent, &info.name));
+            if bound != extent {
+                notes.entry(name.to_string()).or_insert_with(|| {
+                    format!("dimension `{name}` is {bound} in input `{input}` and {extent} in `{}`", info.name)
+                });
             }
         }
     }
-    Ok(bindings)
+    notes.into_values().collect()
 }

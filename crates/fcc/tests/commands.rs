@@ -81,6 +81,39 @@ fn random_needs_every_symbol_and_set_gives_it() {
 }
 
 #[test]
+fn a_name_that_two_dimensions_share_is_no_law() {
+    let dir = tempfile::tempdir().unwrap();
+    let given = dir.path().join("in.npz");
+    let rows = |n: usize| floats([n, 2], &vec![1.0; 2 * n]);
+    npz(&given, &[("x", rows(2)), ("y", rows(3))]);
+    let given = given.to_str().unwrap();
+    let text = |op: &str| ADD.replace("Add (x, y)", op);
+    let model = text_file(dir.path(), "concat.onnxtxt", &text("Concat <axis = 0> (x, y)"));
+    let model = model.to_str().unwrap();
+    let wanted = "fcc: note: dimension `batch` is 2 in input `x` and 3 in `y`: the file's name for both does not hold\n";
+    for (args, shown) in [
+        (&["run", "--engine", "interpreter"][..], "z  float[5,2]"),
+        (&["run", "--engine", "jit"], "z  float[5,2]"),
+        (&["bench", "--runs", "1"], "median"),
+        (&["explain"], "float[5,2]"),
+        (&["profile", "--runs", "1"], "float[5,2]"),
+    ] {
+        let answer = fcc([args[0], model, "--inputs", given].iter().chain(&args[1..])).ok();
+        assert_eq!(answer.stderr, wanted, "{args:?}");
+        assert!(answer.stdout.contains(shown), "{args:?}: {}", answer.stdout);
+    }
+    // what the operator forbids stays an error, and so does an extent that is fixed
+    let model = text_file(dir.path(), "add.onnxtxt", ADD);
+    for engine in ["interpreter", "jit"] {
+        let answer = fcc(["run", model.to_str().unwrap(), "--inputs", given, "--engine", engine]);
+        assert_eq!(answer.code, 2, "{}", answer.stdout);
+        assert!(answer.stderr.starts_with(wanted) && answer.stderr.contains("(Add)"), "{}", answer.stderr);
+    }
+    let fixed = fcc(["run", model.to_str().unwrap(), "--inputs", given, "--set", "batch=2"]).refusal();
+    assert!(fixed.contains("input `y`: got float[3,2], wanted float[2,2]"), "{fixed}");
+}
+
+#[test]
 fn bench_answers_every_number() {
     let model = fixture("mnist_mlp.onnx");
     let answer =

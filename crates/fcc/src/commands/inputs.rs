@@ -2,6 +2,7 @@
 use super::Failure;
 use super::common::SetArg;
 use super::files::CommandFiles;
+use super::out::note;
 use fcc_ir::interp::{Values, by_slot};
 use fcc_ir::{Model, Value, infer, random};
 use std::path::PathBuf;
@@ -108,13 +109,15 @@ impl InputArgs {
     }
 }
 
-/// Names, types and shapes against the model; one symbol must have one extent everywhere.
+/// Names, types and shapes against the model. Says where the names that the file gives to dimensions do not hold.
 fn check(model: &Model, values: &Values) -> Result<(), Failure> {
     by_slot(&model.graph, values)?;
     let given = model.graph.inputs.iter().filter_map(|i| match values.get(&i.info.name) {
         Some(Value::Tensor(t)) => Some((&i.info, t.shape())),
         _ => None,
     });
-    infer::bindings_of(given)?;
+    for contradiction in infer::contradicted_names(given) {
+        note(&format!("{contradiction}: the file's name for both does not hold"));
+    }
     Ok(())
 }

@@ -52,6 +52,11 @@ pub fn warn(message: &str) {
     eprint_line(&format!("fcc: warning: {message}"));
 }
 
+/// Prints `fcc: note: …` as one line.
+pub fn note(message: &str) {
+    eprint_line(&format!("fcc: note: {message}"));
+}
+
 fn eprint_line(message: &str) {
     let line = format!("{}\n", printable(message));
     // nothing can be done about a standard error that is closed
