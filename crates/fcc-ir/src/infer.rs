@@ -241,7 +241,10 @@ pub fn contradicted_names<'a>(
             let (bound, input) = *first.entry(name.to_string()).or_insert((extent, &info.name));
             if bound != extent {
                 notes.entry(name.to_string()).or_insert_with(|| {
-                    format!("dimension `{name}` is {bound} in input `{input}` and {extent} in `{}`", info.name)
+                    format!(
+                        "dimension `{name}` is {bound} in input `{input}` and {extent} in `{}`",
+                        info.name
+                    )
                 });
             }
         }

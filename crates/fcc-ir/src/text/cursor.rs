@@ -303,7 +303,11 @@ impl<'t> Cursor<'t> {
     pub(super) fn note(&mut self) -> Result<(&'t str, Vec<Vec<u8>>)> {
         self.pos += 2;
         self.space_in_line();
-        let Some(key) = self.identifier() else { return Err(self.wanted("a note's key")) };
+        // what is on another line is no key
+        let here = self.rest().first().is_some_and(|b| b.is_ascii_alphabetic());
+        let Some(key) = here.then(|| self.identifier()).flatten() else {
+            return Err(self.wanted("a note's key"));
+        };
         let mut values = vec![];
         loop {
             self.space_in_line();

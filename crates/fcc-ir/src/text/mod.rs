@@ -46,7 +46,7 @@
 //!
 //! Their keys: `name` of a subgraph or tensor whose name is no identifier, `doc`, `metadata`, `denotation` and `dims`
 //! (those of a type and of its dimensions), `quantization` (a tensor, then key and name of each parameter), `typed` and
-//! `external` (where a tensor's elements stood in the file), and as encoded protobuf messages `device`,
+//! `external` (where a tensor's elements stood in the file), `raw` (its bytes, where unused bits of them are set), and as encoded protobuf messages `device`,
 //! `training_info`, `configuration` and `fields`: the rest of a message, such as fields that are there and empty. A note
 //! that is not known, or has no thing to speak of, is an error. So the text says all that a file says, and
 //! `parse(print(m))` writes the file that `m` does.

@@ -10,6 +10,7 @@
 //! | `quantization` | tensor, then key and name of each parameter; one note each | a graph |
 //! | `typed` | none: the elements stood in a typed field, not in `raw_data` | a tensor |
 //! | `external` | key and value of each entry: the elements stood in another file | a tensor |
+//! | `raw` | the packed bytes, where bits behind the last element of 6 bits are set | a tensor |
 //! | `device` | a `NodeDeviceConfigurationProto`, encoded | a node |
 //! | `training_info`, `configuration` | the message, encoded | a model |
 //! | `fields` | the rest of the message, encoded: fields that are there and empty, … | everything |
@@ -17,7 +18,7 @@
 use super::cursor::Cursor;
 use super::number;
 use crate::attr::{Attr, ConstTensor};
-use crate::{Error, Graph, Model, Node, QuantAnnotation, Result, ValueInfo};
+use crate::{Error, Graph, Model, Node, QuantAnnotation, Result, Tensor, ValueInfo};
 use bytes::Bytes;
 
 /// The notes before one thing, each taken by what reads it.
@@ -189,6 +190,16 @@ impl<'t> Notes<'t> {
             }
             t.typed_field = true;
         }
+        if let Some(note) = self.one("raw")? {
+            let bytes: Vec<u8> = note.values.concat();
+            let raw = Tensor::from_bytes(t.tensor.dtype(), t.tensor.shape().to_vec(), bytes.into());
+            match raw.ok().filter(|raw| raw.unpacked_bits() == t.tensor.unpacked_bits()) {
+                Some(raw) => t.tensor = raw,
+                None => {
+                    return Err(note.at.clone().bad("bytes of other elements", "those in braces, packed"));
+                }
+            }
+        }
         t.external = self.one("external")?.map(Note::pairs).transpose()?;
         self.end()
     }
@@ -276,6 +287,13 @@ impl Lines {
         // strings have no other place
         if t.typed_field && t.tensor.dtype() != crate::DType::String {
             lines.add("typed", []);
+        }
+        if t.tensor.dtype().bits() == 6 {
+            let (dtype, shape) = (t.tensor.dtype(), t.tensor.shape().to_vec());
+            let plain = Tensor::from_unpacked_bits(dtype, shape, &t.tensor.unpacked_bits());
+            if plain.is_ok_and(|plain| plain != t.tensor) {
+                lines.add("raw", [&t.tensor.bytes()[..]]);
+            }
         }
         if let Some(entries) = &t.external {
             lines.add("external", Self::pairs(entries));

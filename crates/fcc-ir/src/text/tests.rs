@@ -323,7 +323,7 @@ fn notes_that_mean_nothing_are_errors() {
             "line 1, column 8: got `red`, wanted a quoted string or the end of the line",
         ),
         ("#@\ng () => () {}", "wanted a note's key"),
-        ("g () => () { y = Relu () #@ doc b\"late\"\n}", "wanted an operator"),
+        ("g () => () { y = Relu () #@ doc b\"late\"\n}", "line 2, column 1: got `}`, wanted `=`"),
         ("g () => () {} #@ doc b\"late\"\n", "got note `doc`, wanted one that this can have"),
         ("g (#@ typed\n x) => () {}", "got note `typed`"),
         ("g () => () { y = Relu <a =\n#@ doc b\"x\"\n 1> () }", "got note `doc`"),
