@@ -128,7 +128,10 @@ impl Operator for Loop {
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let (body, states) = body(cx.node, cx.inputs.len())?;
         let limit = match cx.opt_tensor(0)? {
-            Some(t) => Some(*t.to_i64s()?.first().ok_or_else(|| Error::invalid("trip count is empty"))?),
+            Some(t) => match t.to_i64s()?[..] {
+                [limit] => Some(limit),
+                _ => return Err(Error::mismatch("trip count", t.tensor_type(), "one number")),
+            },
             None => None,
         };
         let mut go_on = cx.opt_tensor(1)?.map(truth).transpose()?.unwrap_or(true);

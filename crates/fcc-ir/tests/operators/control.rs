@@ -78,7 +78,7 @@ fn loops() {
         16,
         "int64[2] m = {3, 4}, bool c = {1}, float x = {1.5}",
         "y = Loop (m, c, x) <body = b (int64 n, bool k, float s) => (bool k2, float s2) { s2 = Neg (s) k2 = Identity (k) }>",
-        "",
+        "trip count",
     )]);
 }
 

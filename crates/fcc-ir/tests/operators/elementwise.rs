@@ -102,7 +102,7 @@ fn predicates() {
         (18, "uint8[2] x = {0, 5}", "y = BitwiseNot (x)", "uint8[2] y = {255, 250}"),
         (18, "int16[2] x = {0, 5}", "y = BitwiseNot (x)", "int16[2] y = {-1, -6}"),
     ]);
-    refuse(&[(1, "float[2] x = {1.0, 0.0}", "y = Not (x)", "x")]);
+    refuse(&[(1, "float[2] x = {1.0, 0.0}", "y = Not (x)", "wanted bool")]);
 }
 
 #[test]

@@ -49,12 +49,12 @@ fn sequences() {
         (11, "", "s = SequenceEmpty () y = SequenceLength (s)", "int64 y = {0}"),
     ]);
     refuse(&[
-        (11, TWO, "s = SequenceConstruct (a, b) y = SequenceAt (s, far)", "position"),
+        (11, TWO, "s = SequenceConstruct (a, b) y = SequenceAt (s, far)", "index: got 2"),
         (
             11,
             TWO,
             "s = SequenceConstruct (a, b) t = SequenceErase (s, far) y = SequenceLength (t)",
-            "position",
+            "index: got 2",
         ),
         (11, "float a = {1.0}, int64 b = {2}", "s = SequenceConstruct (a, b) y = SequenceLength (s)", ""),
     ]);
