@@ -120,6 +120,6 @@ fn scans() {
         16,
         "float[2] s = {0.0, 10.0}, float[3,2] x = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}, float[2,2] w = {1.0, 2.0, 3.0, 4.0}",
         "y, z = Scan (s, x, w) <num_scan_inputs = 2, body = b (float[2] a, float[2] r, float[2] q) => (float[2] t, float[2] u) { t = Add (a, r) u = Add (t, q) }>",
-        "",
+        "length of a scanned input: got 2, wanted 3",
     )]);
 }

@@ -44,7 +44,12 @@ fn products_of_integers() {
             "uint8[1,1,1,2] y = {6, 252}",
         ),
     ]);
-    refuse(&[(10, "uint8[1,2] a = {5, 7}, int8[3,1] b = {1, 2, 3}", "y = MatMulInteger (a, b)", "")]);
+    refuse(&[(
+        10,
+        "uint8[1,2] a = {5, 7}, int8[3,1] b = {1, 2, 3}",
+        "y = MatMulInteger (a, b)",
+        "inner extent of B: got 3, wanted 2",
+    )]);
 }
 
 #[test]
