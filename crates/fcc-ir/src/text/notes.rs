@@ -46,7 +46,7 @@ impl Note<'_> {
     }
     /// The values two by two.
     fn pairs(self) -> Result<Vec<(String, String)>> {
-        if self.values.len() % 2 != 0 {
+        if !self.values.len().is_multiple_of(2) {
             return Err(self.bad("two for each entry"));
         }
         let mut texts = self.texts()?.into_iter();
@@ -229,7 +229,7 @@ impl Lines {
             self.add(key, [value.as_bytes()]);
         }
     }
-    fn pairs<'p>(pairs: &'p [(String, String)]) -> impl Iterator<Item = &'p [u8]> {
+    fn pairs(pairs: &[(String, String)]) -> impl Iterator<Item = &[u8]> {
         pairs.iter().flat_map(|(k, v)| [k.as_bytes(), v.as_bytes()])
     }
     fn about(&mut self, doc: &str, metadata: &[(String, String)], fields: &Bytes) {
