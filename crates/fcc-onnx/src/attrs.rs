@@ -129,7 +129,7 @@ Ints Ints, Strings Strings, Tensors Tensors, Graphs Graphs, SparseTensor SparseT
 SparseTensors SparseTensors, TypeProto Type, TypeProtos Types }
 
 /// Writes one attribute; `owner` is the node that holds it, for the names that its subgraphs capture.
-pub(crate) fn export(attr: &Attr, owner: Option<Owner<'_>>) -> Result<AttributeProto> {
+pub(crate) fn export(attr: &Attr, owner: Option<&Owner<'_>>) -> Result<AttributeProto> {
     let mut proto = AttributeProto::restored(&attr.extra);
     put(&mut proto.name, &attr.name);
     put(&mut proto.doc_string, &attr.doc);

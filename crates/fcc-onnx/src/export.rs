@@ -52,8 +52,8 @@ pub(crate) fn model_head(model: &Model) -> Result<ModelProto> {
 }
 
 /// Writes a graph; a subgraph with the node that owns it.
-pub(crate) fn graph(graph: &Graph, owner: Option<Owner<'_>>) -> Result<GraphProto> {
-    let names = Names::new(graph, owner.as_ref());
+pub(crate) fn graph(graph: &Graph, owner: Option<&Owner<'_>>) -> Result<GraphProto> {
+    let names = Names::new(graph, owner);
     let place = || format!("graph {}", quoted(&graph.name));
     let mut proto = graph_head(&names).at(place)?;
     proto.initializer = initializers(graph).map(|id| initializer(graph, id, None)).collect();
@@ -141,8 +141,8 @@ fn node_unplaced(names: &Names<'_>, id: NodeId) -> Result<NodeProto> {
         proto.input.push(input.map_or(Ok(""), |value| names.name(value))?.to_string());
     }
     proto.output = node.outputs().iter().map(|o| o.name.clone()).collect();
-    let owner = Owner { names: *names, node: id };
-    proto.attribute = op.attrs.iter().map(|a| attrs::export(a, Some(owner))).collect::<Result<_>>()?;
+    let owner = Owner::new(*names, id);
+    proto.attribute = op.attrs.iter().map(|a| attrs::export(a, Some(&owner))).collect::<Result<_>>()?;
     for kept in &op.device_configurations {
         let config = NodeDeviceConfigurationProto::decode(kept.clone())
             .map_err(|e| Error::new(ErrorKind::Invalid, format!("kept device configuration: {e}")))?;

@@ -1,14 +1,32 @@
 //! The names that values have in a file.
-use super::{Graph, NodeId, NodeKind, Slot, ValueId};
+use super::{Edge, Graph, NodeId, NodeKind, Slot, ValueId};
 use crate::{Error, Result};
+use petgraph::Direction::Incoming;
+use petgraph::stable_graph::EdgeReference;
+use petgraph::visit::EdgeRef;
+use std::collections::HashMap;
 
-/// A node that holds subgraphs, and the names of the graph it stands in.
-#[derive(Debug, Clone, Copy)]
+/// A node that holds subgraphs: what they capture, and the names of the graph it stands in.
+#[derive(Debug, Clone)]
 pub struct Owner<'a> {
-    /// Names of the graph that holds the node.
-    pub names: Names<'a>,
-    /// The node.
-    pub node: NodeId,
+    names: Names<'a>,
+    captures: HashMap<u32, ValueId>,
+}
+
+impl<'a> Owner<'a> {
+    /// A node of the graph that `names` is of.
+    pub fn new(names: Names<'a>, node: NodeId) -> Self {
+        let capture = |e: EdgeReference<'_, Edge>| match e.weight().to {
+            Slot::Capture(i) => {
+                Some((i, ValueId { node: NodeId(e.source()), output: e.weight().from_output }))
+            }
+            Slot::Input(_) => None,
+        };
+        Owner {
+            names,
+            captures: names.graph.g.edges_directed(node.0, Incoming).filter_map(capture).collect(),
+        }
+    }
 }
 
 /// The names of a graph's values. A captured value has the name that the graph around it gives it.
@@ -43,8 +61,7 @@ impl<'a> Names<'a> {
             )
         };
         let owner = self.owner.ok_or_else(missing)?;
-        let outer = owner.names.graph.slot(owner.node, Slot::Capture(index)).ok_or_else(missing)?;
-        owner.names.name(outer)
+        owner.names.name(*owner.captures.get(&index).ok_or_else(missing)?)
     }
 
     /// Errors if the name of a captured value means another value inside.

@@ -2,7 +2,7 @@
 
 use super::parse::{ConstText, GraphText, NodeText};
 use crate::attr::Attrs;
-use crate::{At, Error, Graph, NewNode, NodeId, Opsets, Result, Slot, ValueId, ValueType};
+use crate::{At, Error, Graph, NewNode, NodeId, Opsets, Result, Slot, ValueId, ValueInfo, ValueType};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -54,19 +54,15 @@ impl GraphText {
 impl NodeText {
     /// The names that the node's subgraphs take from outside, in order of first use.
     fn captures(&self) -> Vec<String> {
-        let mut captures: Vec<String> = vec![];
-        for name in self.attrs.iter().flat_map(|a| a.graphs()).flat_map(GraphText::free) {
-            if !captures.contains(&name) {
-                captures.push(name);
-            }
-        }
-        captures
+        let mut seen = BTreeSet::new();
+        let names = self.attrs.iter().flat_map(|a| a.graphs()).flat_map(GraphText::free);
+        names.filter(|name| seen.insert(name.clone())).collect()
     }
 }
 
 /// Builds a graph. Errors on a name that is defined twice or nowhere.
 pub(super) fn graph(text: GraphText, scope: &Scope<'_>) -> Result<Graph> {
-    let free = text.free();
+    let free: BTreeSet<String> = text.free().into_iter().collect();
     let names: BTreeSet<String> =
         text.defined().into_iter().filter(|n| !n.is_empty()).map(Into::into).collect();
     let mut g = Graph::new(text.name, scope.opsets.clone());
@@ -82,9 +78,8 @@ pub(super) fn graph(text: GraphText, scope: &Scope<'_>) -> Result<Graph> {
         }
     }
     let constants: BTreeSet<String> = text.constants.iter().map(|(name, _)| name.clone()).collect();
-    let (defaults, required): (Vec<_>, Vec<_>) =
-        text.inputs.into_iter().enumerate().partition(|(_, info)| constants.contains(&info.name));
-    for (_, info) in &required {
+    let has_default = |info: &ValueInfo| constants.contains(&info.name);
+    for info in text.inputs.iter().filter(|info| !has_default(info)) {
         g.add_input(info.clone())?;
     }
     for (name, constant) in text.constants {
@@ -93,15 +88,19 @@ pub(super) fn graph(text: GraphText, scope: &Scope<'_>) -> Result<Graph> {
             ConstText::Sparse(sparse) => g.add_sparse_constant(&name, *sparse)?,
         };
     }
-    for (place, info) in defaults {
-        if g.inputs.iter().any(|i| i.info.name == info.name) {
+    // inputs in the order of the text, those with a default among the others
+    let mut required = std::mem::take(&mut g.inputs).into_iter();
+    let mut listed = BTreeSet::new();
+    for info in text.inputs {
+        if !constants.contains(&info.name) {
+            g.inputs.extend(required.next());
+            continue;
+        }
+        if !listed.insert(info.name.clone()) {
             return Err(Error::mismatch("value name", format!("`{}` twice", info.name), "unique names"));
         }
         let node = defined(&g, &info.name)?.node;
         g.list_as_input(node, info);
-        let last = g.inputs.pop();
-        let place = place.min(g.inputs.len());
-        g.inputs.splice(place..place, last);
     }
     let outer_names = Arc::new(scope.outer_names.iter().cloned().chain(names).collect::<BTreeSet<_>>());
     let mut uses: Vec<Uses> = vec![];
@@ -142,7 +141,7 @@ impl Uses {
         let captures = self.captures.iter().zip(0u32..).map(|(name, i)| (name, Slot::Capture(i)));
         for (name, slot) in slots.chain(captures).filter(|(name, _)| !name.is_empty()) {
             let value = defined(g, name)?;
-            g.connect(value, self.node, slot);
+            g.connect_new(value, self.node, slot);
         }
         Ok(())
     }

@@ -366,7 +366,7 @@ impl Printer<'_> {
         self.list(node.outputs(), |p, o| name(&mut p.out, &o.name));
         self.out.push_str(" = ");
         self.operator(op);
-        let owner = Owner { names: *names, node: id };
+        let owner = Owner::new(*names, id);
         // subgraphs are long: they stand last
         let attributes_last = op.attrs.graphs().next().is_some();
         if !attributes_last {

@@ -134,7 +134,7 @@ fn nodes(a: Names<'_>, x: NodeId, b: Names<'_>, y: NodeId) -> Result<()> {
         (name, op.version, op.n_inputs, op.device_configurations.clone())
     };
     equal("operator", &operator(p), &operator(q))?;
-    let (owner_a, owner_b) = (Owner { names: a, node: x }, Owner { names: b, node: y });
+    let (owner_a, owner_b) = (Owner::new(a, x), Owner::new(b, y));
     attributes(&p.attrs, Some(&owner_a), &q.attrs, Some(&owner_b))
 }
 

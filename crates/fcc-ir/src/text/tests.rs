@@ -453,6 +453,26 @@ fn errors_name_the_place() {
     }
 }
 
+/// A square of the number of captures or of inputs would be minutes.
+#[test]
+fn many_captures_and_defaults_are_no_square() {
+    let n = 20_000;
+    let names = |prefix: &str| (0..n).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>().join(", ");
+    let inputs: Vec<String> = (0..n).map(|i| format!("float x{i}")).collect();
+    let defaults: Vec<String> = (0..n).map(|i| format!("float d{i} = {{{i}.0}}")).collect();
+    let text = model(&format!(
+        "g (bool c, {}, {}) => (y) {{
+            y = If (c) <then_branch = t () => (a) {{ a = Sum ({}) }}, else_branch = e () => (b) {{ b = Sum ({}) }}>
+        }}",
+        inputs.join(", "),
+        defaults.join(", "),
+        names("x"),
+        names("x")
+    ));
+    let m = parse(&text).unwrap();
+    same(&m, &parse(&print(&m, &PrintOptions::whole())).unwrap()).unwrap();
+}
+
 #[test]
 fn nesting_is_bounded() {
     for (open, close) in [("y = If <b = g () => (y) {", "}> ()"), ("", "")] {
