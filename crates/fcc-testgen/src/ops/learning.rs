@@ -37,7 +37,7 @@ fn numbers(b: &mut Build, n: usize) -> Vec<f32> {
 }
 
 fn after(b: &mut Build) -> &'static str {
-    one(&mut b.r, &["NONE", "NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"])
+    one::<&str>(&mut b.r, &["NONE", "NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"])
 }
 
 fn category_mapper(b: &mut Build, op: Op) -> Option<()> {
