@@ -1,11 +1,11 @@
 //! What must hold for a case.
 use crate::case::Case;
 use crate::noise::{Bounds, Steps, agree};
-use fcc_ir::infer::{bindings_of, infer};
+use fcc_ir::infer::infer;
 use fcc_ir::interp::{self, Values, run_observed};
 use fcc_ir::text::{PrintOptions, parse, print, same};
 use fcc_ir::verify::verify;
-use fcc_ir::{Model, RunLimits, Value};
+use fcc_ir::{Bindings, Dim, Model, RunLimits, Value};
 use fcc_jit::{Isa, Precision};
 use fcc_rewrite::passes;
 use fcc_rewrite::registry::REMOVE_UNUSED;
@@ -205,11 +205,18 @@ fn run_whole(model: &Model, case: &Case, inferred: bool) -> Result<Result<Vec<Va
         }
         return Ok(ran.map(|v| in_order(model, v)));
     }
-    let given = model.graph.inputs.iter().filter_map(|i| {
-        let tensor = case.inputs.get(&i.info.name)?.as_tensor().ok()?;
-        Some((&i.info, tensor.shape()))
-    });
-    let bindings = bindings_of(given).unwrap_or_default();
+    let mut bindings = Bindings::new();
+    for info in model.graph.inputs.iter().map(|i| &i.info) {
+        let Some(Ok(tensor)) = case.inputs.get(&info.name).map(Value::as_tensor) else { continue };
+        let declared = info.ty.as_tensor().and_then(|t| t.shape.as_deref()).unwrap_or_default();
+        for (dim, extent) in declared.iter().zip(tensor.shape()) {
+            if let Dim::Sym(e) = dim
+                && let Some(symbol) = e.as_symbol()
+            {
+                bindings.entry(symbol.to_string()).or_insert(*extent);
+            }
+        }
+    }
     let mut clash = None;
     let mut observer = |id: fcc_ir::ValueId, name: &str, value: &Value| {
         if typed.graph.op(id.node).is_none() || clash.is_some() {
