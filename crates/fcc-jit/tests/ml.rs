@@ -51,7 +51,7 @@ fn forest(net: &mut Net, f: Forest, prefix: &str) -> Attrs {
         }
         for (id, pair) in children.iter().enumerate() {
             let [t, b] = pair.unwrap_or([0, 0]);
-            let track = i64::from(f.tracks && net.next() % 2 == 0);
+            let track = i64::from(f.tracks && net.next().is_multiple_of(2));
             let feature = net.next() as usize % f.features;
             for (list, v) in lists.iter_mut().zip([tree, id, feature, t, b]) {
                 list.push(v as i64);
