@@ -58,6 +58,7 @@ fn every_backend_case_is_as_the_manifest_says() {
             Status::Passed => "passed",
             Status::Unsupported => "unsupported",
             Status::Failed => "failed",
+            Status::Stopped => "stopped",
         };
         let why = outcome.reason;
         if status != wanted || only.is_some() {

@@ -4,6 +4,7 @@
 //! integers by truncation to 64 bits (saturating, NaN is 0) whose low bits are kept; anything but zero is true.
 //! <https://onnx.ai/onnx/operators/onnx__Cast.html>, <https://onnx.ai/onnx/technical/float8.html>
 use crate::half::{bf16, f16};
+use crate::limits::reserve;
 use crate::op::unsupported_dtype;
 use crate::{DType, Error, Result, Tensor, elem_count};
 use bytes::Bytes;
@@ -169,6 +170,7 @@ pub enum Wide {
 
 /// Reads any numeric or boolean tensor. Errors on strings and complex numbers.
 pub fn widen(t: &Tensor) -> Result<Wide> {
+    reserve(t.len().saturating_mul(size_of::<f64>()))?;
     macro_rules! read {
         ($t:ty, $to:ident, $f:expr) => {
             Wide::$to(t.as_slice::<$t>()?.iter().map($f).collect())

@@ -86,6 +86,7 @@ pub fn infer_facts(
     // looked up once for all: there may be as many as there are initializers
     let listed: HashSet<NodeId> = graph.inputs.iter().map(|i| i.node).collect();
     for id in graph.topological()? {
+        crate::limits::check()?;
         let value = ValueId { node: id, output: 0 };
         match &graph.node(id).kind {
             NodeKind::Input => {

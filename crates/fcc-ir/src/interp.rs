@@ -170,6 +170,10 @@ pub fn eval_op(
 pub fn eval_checked(operator: &dyn Operator, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
     limits::check_now()?;
     let made = operator.eval(cx);
+    // one that a subgraph was stopped by says where
+    if made.as_ref().is_err_and(Error::is_stopped) {
+        return made;
+    }
     limits::check_now()?;
     made
 }

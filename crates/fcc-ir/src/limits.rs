@@ -16,8 +16,8 @@ use crate::{Error, Result};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How far a run may go. The default limits nothing.
@@ -106,7 +106,13 @@ impl RunLimits {
             return work();
         }
         let outer = Watch::current().0;
-        let inner = Inner { limits: self.clone(), since: Instant::now(), held: AtomicUsize::new(0), outer };
+        let inner = Inner {
+            limits: self.clone(),
+            since: Instant::now(),
+            held: 0.into(),
+            refused: OnceLock::new(),
+            outer,
+        };
         Watch(Some(Arc::new(inner))).within(work)
     }
 }
@@ -121,6 +127,8 @@ struct Inner {
     since: Instant,
     /// Bytes held under these limits.
     held: AtomicUsize,
+    /// Memory that was asked for and refused: nothing goes on after that, whoever did without.
+    refused: OnceLock<Stopped>,
     /// The limits that were in force before.
     outer: Option<Arc<Inner>>,
 }
@@ -140,20 +148,27 @@ impl Inner {
             w.held.fetch_sub(bytes, Relaxed);
         });
     }
-    /// The limit that is reached with this much more memory.
-    fn reached(&self, asked_bytes: usize) -> Option<Stopped> {
+    /// The limit that was reached: from then on it stays so.
+    fn reached(&self) -> Option<Stopped> {
         self.chain().find_map(|w| {
-            let RunLimits { deadline, memory_bytes, cancel } = &w.limits;
+            if let Some(refused) = w.refused.get() {
+                return Some(*refused);
+            }
+            let RunLimits { deadline, cancel, .. } = &w.limits;
             if cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
                 return Some(Stopped::Cancelled);
             }
-            if let Some(deadline) = deadline.filter(|d| Instant::now() >= *d) {
-                return Some(Stopped::Deadline { after: deadline.saturating_duration_since(w.since) });
-            }
+            let deadline = deadline.filter(|d| Instant::now() >= *d)?;
+            Some(Stopped::Deadline { after: deadline.saturating_duration_since(w.since) })
+        })
+    }
+    /// The limit of memory that this much more is over.
+    fn full(&self, asked_bytes: usize) -> Option<Stopped> {
+        self.chain().find_map(|w| {
             let held_bytes = w.held.load(Relaxed);
             let over = |limit: &usize| held_bytes.saturating_add(asked_bytes) > *limit;
-            let limit_bytes = memory_bytes.filter(over)?;
-            Some(Stopped::Memory { limit_bytes, held_bytes, asked_bytes })
+            let limit_bytes = w.limits.memory_bytes.filter(over)?;
+            Some(*w.refused.get_or_init(|| Stopped::Memory { limit_bytes, held_bytes, asked_bytes }))
         })
     }
 }
@@ -196,15 +211,21 @@ impl Watch {
     }
     /// Errors if a limit is reached.
     pub fn check(&self) -> Result<()> {
-        self.need(0)
+        self.unreached()?;
+        self.reserve(0)
     }
-    /// Errors if a limit is reached with this much more memory.
-    fn need(&self, bytes: usize) -> Result<()> {
-        match self.0.as_deref().and_then(|w| w.reached(bytes)) {
-            Some(stopped) => Err(Error::Stopped(stopped)),
-            None => Ok(()),
-        }
+    /// Errors if a limit was reached, without a look at what is held now.
+    fn unreached(&self) -> Result<()> {
+        error(self.0.as_deref().and_then(Inner::reached))
     }
+    /// Errors if this much more memory is over the limit.
+    fn reserve(&self, bytes: usize) -> Result<()> {
+        error(self.0.as_deref().and_then(|w| w.full(bytes)))
+    }
+}
+
+fn error(stopped: Option<Stopped>) -> Result<()> {
+    stopped.map_or(Ok(()), |s| Err(Error::Stopped(s)))
 }
 
 /// Has the next call of [`check`] look at the limits: for the beginning of loops that may be slower than the last.
@@ -213,8 +234,8 @@ pub fn look_soon() {
     PACE.set((1, None));
 }
 
-/// Errors if a limit that is in force is reached. Cheap enough for loops: most calls only count, and the clock is asked
-/// about once in a millisecond.
+/// Errors if a limit in force was reached; from then on every call does. Cheap enough for loops: most calls only count,
+/// and the clock is asked about once in a millisecond.
 #[inline]
 pub fn check() -> Result<()> {
     match LEFT.get().checked_sub(1) {
@@ -233,8 +254,7 @@ fn look() -> Result<()> {
             LEFT.set(u32::MAX);
             return Ok(());
         }
-        // once a limit is reached, every call says so
-        watch.check()?;
+        watch.unreached()?;
         let (calls, last) = PACE.get();
         let now = Instant::now();
         let slow = last.is_some_and(|last| now - last > PATIENCE);
@@ -245,21 +265,21 @@ fn look() -> Result<()> {
     })
 }
 
-/// The items up to where a limit is reached: for loops in functions that give no `Result`. Who calls them asks
-/// [`check_now`] afterwards, as the interpreter does after each operator, and throws away what they made.
+/// The items up to where [`check`] errs: for loops in functions that give no `Result`. Who calls such a function asks
+/// [`check_now`] afterwards, as the interpreter does after each operator, and throws away what it made.
 pub fn watched<I: IntoIterator>(items: I) -> impl Iterator<Item = I::Item> {
     items.into_iter().take_while(|_| check().is_ok())
 }
 
-/// As [`check`], and looks at the limits in any case.
+/// Errors if any limit in force is reached, that of memory too: for what takes a microsecond or more.
 pub fn check_now() -> Result<()> {
     look_soon();
-    check()
+    CURRENT.with_borrow(Watch::check)
 }
 
-/// Errors if this much more memory is over the limit that is in force: to be asked before something large is made.
+/// Errors if this much more memory is over the limit in force: to be asked before something large is made.
 pub fn reserve(bytes: usize) -> Result<()> {
-    CURRENT.with_borrow(|watch| watch.need(bytes))
+    CURRENT.with_borrow(|watch| watch.reserve(bytes))
 }
 
 /// Memory that counts as held until it is dropped.
@@ -275,6 +295,9 @@ impl Drop for Held {
     }
 }
 
+/// What a tensor counts beside its elements: about what its own fields, its owner and its place in a list take.
+pub const TENSOR_BYTES: usize = 256;
+
 /// Counts memory that has been made; `None` where nothing is limited.
 pub fn hold(bytes: usize) -> Option<Held> {
     CURRENT.with_borrow(|watch| {
@@ -284,7 +307,7 @@ pub fn hold(bytes: usize) -> Option<Held> {
     })
 }
 
-/// Bytes that were just made, counted until the last of their clones is dropped.
+/// The bytes of a tensor that was just made, counted until the last of their clones is dropped.
 pub fn counted(bytes: Bytes) -> Bytes {
     struct Owner {
         bytes: Bytes,
@@ -295,7 +318,7 @@ pub fn counted(bytes: Bytes) -> Bytes {
             &self.bytes
         }
     }
-    match hold(bytes.len()) {
+    match hold(bytes.len().saturating_add(TENSOR_BYTES)) {
         Some(held) => Bytes::from_owner(Owner { bytes, _held: held }),
         None => bytes,
     }
@@ -351,18 +374,39 @@ mod tests {
     #[test]
     fn tensors_count_while_they_live() {
         memory(1000).within(|| {
-            assert!(reserve(1000).is_ok() && reserve(1001).is_err());
+            assert!(reserve(1000).is_ok());
             let a = Tensor::new([100], vec![0f32; 100]).unwrap();
             let b = a.clone();
-            assert!(reserve(600).is_ok() && reserve(601).is_err(), "400 bytes once, however often shared");
+            let left = 1000 - 400 - TENSOR_BYTES;
+            assert!(reserve(left).is_ok() && reserve(left + 1).is_err(), "once, however often shared");
             drop(a);
-            assert!(reserve(601).is_err());
+            assert!(reserve(left + 1).is_err());
             drop(b);
             assert!(reserve(1000).is_ok());
-            let _large = Tensor::new([300], vec![0f32; 300]).unwrap();
-            let wanted = Stopped::Memory { limit_bytes: 1000, held_bytes: 1200, asked_bytes: 0 };
+        });
+    }
+
+    #[test]
+    fn what_is_over_the_limit_stops_everything_though_nobody_asked() {
+        memory(1000).within(|| {
+            let large = Tensor::new([300], vec![0f32; 300]).unwrap();
+            let wanted =
+                Stopped::Memory { limit_bytes: 1000, held_bytes: 1200 + TENSOR_BYTES, asked_bytes: 0 };
+            assert_eq!(check_now().unwrap_err(), Error::Stopped(wanted));
+            drop(large);
+            assert!(check().is_err() && check_now().is_err(), "it stays so");
+        });
+    }
+
+    #[test]
+    fn memory_that_was_refused_stops_everything_though_somebody_did_without() {
+        memory(1000).within(|| {
+            assert!(check_now().is_ok());
+            let _ = reserve(1001);
+            let wanted = Stopped::Memory { limit_bytes: 1000, held_bytes: 0, asked_bytes: 1001 };
             assert_eq!(check_now().unwrap_err(), Error::Stopped(wanted));
         });
+        assert!(check_now().is_ok());
     }
 
     #[test]

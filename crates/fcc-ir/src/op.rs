@@ -189,8 +189,8 @@ impl<'a> EvalCtx<'a> {
     pub fn version(&self) -> i64 {
         self.node.version
     }
-    /// Errors if a limit of the run is reached: for loops that may take long. Code without a context calls
-    /// [`limits::check`](crate::limits::check) itself.
+    /// Errors if the run is to stop: for loops that may take long. Code without a context calls
+    /// [`limits::check`](crate::limits::check) itself, or loops over [`limits::watched`](crate::limits::watched).
     pub fn check(&self) -> Result<()> {
         crate::limits::check()
     }

@@ -1,5 +1,5 @@
 //! Dense tensors: shared bytes with a type and a shape, and the values that runs pass around.
-use crate::limits::{Held, counted, hold};
+use crate::limits::{Held, TENSOR_BYTES, counted, hold};
 use crate::{DType, Error, Result, TensorType, ValueType};
 use bytemuck::Pod;
 use bytes::Bytes;
@@ -31,7 +31,8 @@ pub struct Tensor {
 enum Data {
     /// Packed as ONNX `raw_data` (little-endian; sub-byte types share bytes, low bits first).
     Bytes(Bytes),
-    Strings(Arc<[Bytes]>),
+    /// The strings, and what they count as.
+    Strings(Arc<[Bytes]>, #[allow(dead_code)] Option<Arc<Held>>),
 }
 
 /// Owner of a vector that lends it as bytes, and has them counted while it lives.
@@ -44,7 +45,7 @@ impl<T: Pod> AsRef<[u8]> for VecBytes<T> {
 
 /// The bytes of a vector that was just made.
 fn owned<T: Elem>(data: Vec<T>) -> Bytes {
-    let held = hold(std::mem::size_of_val(&data[..]));
+    let held = hold(size_of_val(&data[..]).saturating_add(TENSOR_BYTES));
     Bytes::from_owner(VecBytes(data, held))
 }
 
@@ -83,7 +84,9 @@ impl Tensor {
         if data.len() != elems {
             return Err(Error::mismatch("tensor data", format!("{} strings", data.len()), elems));
         }
-        Ok(Tensor { dtype: DType::String, shape, data: Data::Strings(data) })
+        let bytes = data.iter().map(|s| s.len().saturating_add(size_of::<Bytes>()));
+        let held = hold(bytes.fold(TENSOR_BYTES, usize::saturating_add)).map(Arc::new);
+        Ok(Tensor { dtype: DType::String, shape, data: Data::Strings(data, held) })
     }
     /// A tensor over bytes packed as in ONNX `raw_data`. Errors if the length does not fit `shape`.
     pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, data: Bytes) -> Result<Tensor> {
@@ -146,14 +149,14 @@ impl Tensor {
         static EMPTY: Bytes = Bytes::new();
         match &self.data {
             Data::Bytes(b) => b,
-            Data::Strings(_) => &EMPTY,
+            Data::Strings(..) => &EMPTY,
         }
     }
     /// Size of the data in memory.
     pub fn byte_len(&self) -> usize {
         match &self.data {
             Data::Bytes(b) => b.len(),
-            Data::Strings(s) => s.iter().map(Bytes::len).sum(),
+            Data::Strings(s, _) => s.iter().map(Bytes::len).sum(),
         }
     }
     /// The elements, borrowed where they are aligned (data out of a file may not be). Errors on another type.
@@ -180,7 +183,7 @@ impl Tensor {
     /// The strings. Errors on another type.
     pub fn as_strings(&self) -> Result<&[Bytes]> {
         match &self.data {
-            Data::Strings(s) => Ok(s),
+            Data::Strings(s, _) => Ok(s),
             Data::Bytes(_) => Err(Error::mismatch("element type", self.dtype, DType::String)),
         }
     }
@@ -242,7 +245,7 @@ impl PartialEq for Tensor {
     fn eq(&self, other: &Self) -> bool {
         let same_data = match (&self.data, &other.data) {
             (Data::Bytes(a), Data::Bytes(b)) => a == b,
-            (Data::Strings(a), Data::Strings(b)) => a == b,
+            (Data::Strings(a, _), Data::Strings(b, _)) => a == b,
             _ => false,
         };
         self.dtype == other.dtype && self.shape == other.shape && same_data

@@ -5,7 +5,7 @@ use crate::plan::Profile;
 use crate::precision::Precision;
 use crate::segment::Segment;
 use fcc_ir::interp::{Values, by_slot};
-use fcc_ir::{Error, Model, Result, Value, ValueInfo, ValueType};
+use fcc_ir::{Error, Model, Result, RunLimits, Value, ValueInfo, ValueType};
 use std::fmt;
 use std::sync::Arc;
 
@@ -131,6 +131,14 @@ impl CompiledModel {
     /// A wrong name, type or shape of an input, and what the operators find wrong with their inputs, with the node.
     pub fn run(&self, inputs: &Values) -> Result<Values> {
         self.run_with(inputs, None)
+    }
+    /// As [`CompiledModel::run`], within limits: a run that reaches one errs with [`Error::Stopped`], and the model runs
+    /// again afterwards. What is counted as memory says [`RunLimits`]; weights that an earlier run packed are not.
+    ///
+    /// # Errors
+    /// As [`CompiledModel::run`], and the limit that was reached, at the step.
+    pub fn run_within(&self, inputs: &Values, limits: &RunLimits) -> Result<Values> {
+        limits.within(|| self.run(inputs))
     }
     /// As [`CompiledModel::run`], with the time of each step, and of each task of each step if `tasks`.
     ///

@@ -11,6 +11,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, default_libcall_names};
+use fcc_ir::limits::Watch;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -450,7 +451,7 @@ impl Step {
     pub unsafe fn run_logged(&self, pool: &Pool, args: &[Buffer], log: Option<&Tasks>) -> Result<()> {
         let pointers = self.check(args)?;
         // SAFETY: sizes were checked; the rest is the caller's promise.
-        unsafe { self.run_checked(Some(pool), pointers.as_slice(), log) };
+        unsafe { self.run_checked(Some(pool), pointers.as_slice(), log, &Watch::default()) };
         Ok(())
     }
 
@@ -483,44 +484,47 @@ impl Step {
     ) -> Result<()> {
         // SAFETY: the caller's promise, and that of `twice`: copies have the operands' sizes.
         unsafe {
-            guard::twice(&self.name, &self.operands, pointers, |copies| self.run_checked(pool, copies, log))
+            // whole runs are compared: none is stopped in the middle
+            let whole = &Watch::default();
+            guard::twice(&self.name, &self.operands, pointers, |copies| {
+                self.run_checked(pool, copies, log, whole);
+            })
         }
     }
 
     /// As [`Step::run_logged`], for a caller that knows the operands' sizes: one pointer for each operand. Without a
-    /// pool the calling thread does all tasks.
+    /// pool the calling thread does all tasks. Once a limit is reached no task begins: the caller asks `watch`.
     ///
     /// # Safety
     /// As [`Step::run`], where each pointer has the operand's number of bytes behind it.
-    pub(crate) unsafe fn run_checked(&self, pool: Option<&Pool>, pointers: &[*mut u8], log: Option<&Tasks>) {
+    pub(crate) unsafe fn run_checked(
+        &self,
+        pool: Option<&Pool>,
+        pointers: &[*mut u8],
+        log: Option<&Tasks>,
+        watch: &Watch,
+    ) {
         debug_assert_eq!(pointers.len(), self.operands.len());
-        let Some(pool) = pool.filter(|_| self.tasks > 1) else {
-            for task in 0..self.tasks {
-                // SAFETY: the caller's promise.
-                let run = || unsafe { (self.entry)(pointers.as_ptr(), task as u64) };
-                match log {
-                    Some(log) => log.time(task, run),
-                    None => run(),
-                }
-            }
-            return;
-        };
-        if let Some(log) = log {
-            let (shared, entry) = (Shared(pointers.as_ptr()), self.entry);
-            pool.run(self.tasks, &|task| {
-                let shared = &shared;
-                // SAFETY: as below.
-                log.time(task, || unsafe { entry(shared.0, task as u64) });
-            });
-            return;
-        }
-        let shared = Shared(pointers.as_ptr());
-        let entry = self.entry;
-        pool.run(self.tasks, &|task| {
+        let (shared, entry) = (Shared(pointers.as_ptr()), self.entry);
+        let run = |task: usize| {
             let shared = &shared;
-            // SAFETY: as above; tasks of one step write disjoint bytes by construction of the kernels.
-            unsafe { entry(shared.0, task as u64) };
-        });
+            // SAFETY: the caller's promise; tasks of one step write disjoint bytes by construction of the kernels.
+            let run = || unsafe { entry(shared.0, task as u64) };
+            match log {
+                Some(log) => log.time(task, run),
+                None => run(),
+            }
+        };
+        let unless_stopped = |task: usize| {
+            if watch.check().is_ok() {
+                run(task);
+            }
+        };
+        let job: &(dyn Fn(usize) + Sync) = if watch.is_none() { &run } else { &unless_stopped };
+        match pool.filter(|_| self.tasks > 1) {
+            Some(pool) => pool.run(self.tasks, job),
+            None => (0..self.tasks).for_each(job),
+        }
     }
 
     fn check(&self, args: &[Buffer]) -> Result<Pointers> {

@@ -12,6 +12,7 @@ use crate::pool::Pool;
 use crate::splice::settle;
 use fcc_ir::infer::infer_facts;
 use fcc_ir::interp::eval_graph;
+use fcc_ir::limits;
 use fcc_ir::op::Fact;
 use fcc_ir::{Dim, Function, Graph, Model, NodeKind, Result, Value, ValueType};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -157,7 +158,12 @@ impl Segment {
             None => {
                 let types = types_of(given);
                 if self.waits(&types) {
-                    return self.interpret(given);
+                    let start = Instant::now();
+                    let made = self.interpret(given);
+                    if let Some(profile) = profile {
+                        profile.add_interpreted("types that are new in each turn", start);
+                    }
+                    return made;
                 }
                 self.plan(&types)?
             }
@@ -215,6 +221,8 @@ impl Segment {
             return Ok(plan);
         }
         let plan = Arc::new(self.specialise(types, plain)?);
+        // a plan that was made in haste is not kept
+        limits::check_now()?;
         self.keep(cache, types.to_vec(), plan.clone());
         Ok(plan)
     }
@@ -267,12 +275,14 @@ impl Segment {
         loop {
             let facts = match infer_facts(&graph, &self.shared.functions, Some(&given), &[]) {
                 Ok(facts) => facts,
+                Err(why) if why.is_stopped() => return Err(why),
                 // the interpreter says what is wrong, or runs what inference is too strict for (a branch not taken)
                 Err(why) => return Ok(Plan::interpreted(why.to_string())),
             };
             match settle(&mut graph, &facts, &self.shared.functions, spliced) {
                 Ok(0) => return Plan::build(graph, &slots, &facts, &self.shared, plain),
                 Ok(n) => spliced += n,
+                Err(why) if why.is_stopped() => return Err(why),
                 Err(why) => return Ok(Plan::interpreted(why.to_string())),
             }
         }

@@ -7,6 +7,7 @@ use crate::passes::{Pass, PassKind};
 use crate::report::{Attempt, Outcome, PassSummary, Report, Row, Size};
 use crate::rule::{AnyRule, Declined, Prepared};
 use fcc_ir::infer::infer;
+use fcc_ir::limits;
 use fcc_ir::op::Fact;
 use fcc_ir::{At, Error, Function, Graph, Model, NodeId, NodeKind, Result, Slot, ValueId, verify};
 use std::collections::{BTreeSet, HashSet};
@@ -66,7 +67,8 @@ pub struct Site<'a> {
 const MAX_ROUNDS: usize = 10_000;
 
 /// Runs the passes in order. The model is verified after each; an error names the pass and leaves the model
-/// in the state that the pass left it in.
+/// in the state that the pass left it in. Limits in force ([`fcc_ir::RunLimits`]) are asked before each pass and at each
+/// node: one that is reached is an error like any other.
 pub fn run(model: &mut Model, passes: &[Pass], options: Options<'_>) -> Result<Report> {
     refuse_values_named_by_attribute(&model.graph)?;
     infer(&mut model.graph, &model.functions)?;
@@ -76,6 +78,7 @@ pub fn run(model: &mut Model, passes: &[Pass], options: Options<'_>) -> Result<R
     let reserved: BTreeSet<String> = model.graph.names().map(String::from).collect();
     let outer = std::mem::replace(&mut model.graph.outer_names, Arc::new(reserved));
     let done = passes.iter().enumerate().try_for_each(|(number, pass)| {
+        limits::check_now().at(|| format!("before pass {}", pass.name))?;
         driver.tell(Moment::Before, number, pass, model);
         driver.pass(model, pass).at(|| format!("pass {}", pass.name))?;
         driver.tell(Moment::After, number, pass, model);
@@ -281,10 +284,13 @@ impl Driver<'_> {
             return Ok(None);
         }
         let mut row = new_row(graph, pass, node, scope);
+        limits::check_now().at(|| graph.place(node))?;
         for rule in rules {
             let Some(outcome) = self.attempt(graph, facts, shared, rule, node, scope)? else { continue };
             row.tried.extend(previous(&mut row.rule, &mut row.reason));
             row.rule = rule.name().into();
+            // what a rule declined because a limit was reached is not its answer
+            limits::check_now().at(|| format!("rule {} at {}", rule.name(), row.node))?;
             match outcome {
                 Err(declined) => row.reason = Some(declined),
                 Ok(done) => {

@@ -239,6 +239,7 @@ impl Both {
             let given = crate::verify::inputs(&self.original, &bindings, 1)?;
             match interp::run(&self.original, &given) {
                 Ok(_) => return Ok(bindings),
+                Err(e) if e.is_stopped() => return Err(e),
                 Err(e) => why = e,
             }
         }

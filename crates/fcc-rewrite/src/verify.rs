@@ -128,7 +128,8 @@ impl fmt::Display for Comparison {
 const EXTENTS: &[&[usize]] =
     &[&[5, 7], &[8, 12], &[16, 24], &[32, 64], &[64, 96], &[224, 256], &[320], &[640]];
 
-/// Compares two models. Errors if no trial runs in the original, or the rewritten model does not run where it does.
+/// Compares two models. Errors if no trial runs in the original, the rewritten model does not run where it does, or a
+/// limit of the run is reached ([`fcc_ir::RunLimits`]).
 pub fn compare(original: &Model, rewritten: &Model, options: &Options<'_>) -> Result<Comparison> {
     let stretches = Stretches::new(original, rewritten)?;
     let observed = stretches.observed_model();
@@ -148,10 +149,12 @@ pub fn compare(original: &Model, rewritten: &Model, options: &Options<'_>) -> Re
             let bindings = symbols.bind(*batch, sizes, &options.bindings);
             let given = inputs(original, &bindings, seed)?;
             trial = run(options, &observed, &given).map(|made| (bindings, given, made));
-            if trial.is_ok() {
-                extents = Some(sizes);
-                break;
+            match &trial {
+                Ok(_) => extents = Some(sizes),
+                Err(why) if why.is_stopped() => {}
+                Err(_) => continue,
             }
+            break;
         }
         match trial {
             Ok((bindings, given, made)) => {
@@ -163,6 +166,7 @@ pub fn compare(original: &Model, rewritten: &Model, options: &Options<'_>) -> Re
                     return Ok(done);
                 }
             }
+            Err(why) if why.is_stopped() => return Err(why.at("verification: the original")),
             Err(why) => done.trials.push(Trial {
                 bindings: symbols.bind(*batch, extents.unwrap_or(&[1]), &options.bindings),
                 skipped: Some(why.to_string()),

@@ -2,7 +2,8 @@
 mod common;
 use common::{Net, parse, rewrite};
 use fcc_ir::attr::Attrs;
-use fcc_ir::{Model, NodeKind, Tensor, ValueId};
+use fcc_ir::interp::{self, Values};
+use fcc_ir::{CancelToken, Model, NodeKind, RunLimits, Stopped, Tensor, ValueId};
 use fcc_rewrite::verify::{Comparison, Options, compare};
 use fcc_rewrite::{AnyRule, Builder, Cx, Declined, Match, Rule, Traits, passes};
 use std::sync::Arc;
@@ -322,4 +323,67 @@ fn zeros_that_no_input_makes_stay_zeros() {
     let wrong = "a = ConstantOfShape(s) e = Exp(x) f = Add(e, a) g = Mul(f, e) y = Add(g, e)";
     let (_, wrong) = pair(header, wrong, wrong);
     assert_eq!(verify(&original, &wrong).difference.unwrap().value, "g");
+}
+
+/// Limits that the returned token reaches.
+fn cancellable() -> (RunLimits, CancelToken) {
+    let cancel = CancelToken::new();
+    (RunLimits { cancel: Some(cancel.clone()), ..RunLimits::default() }, cancel)
+}
+
+#[test]
+fn a_verification_that_is_stopped_is_no_verdict() {
+    let original = network(17);
+    let mut rewritten = original.clone();
+    fcc_rewrite::run(&mut rewritten, &passes::named("default").unwrap(), fcc_rewrite::Options::default())
+        .unwrap();
+    // stopped while the original runs, and in the rewritten model's run: neither is left out, or differs
+    for stop_at in [1, 2] {
+        let (limits, cancel) = cancellable();
+        let runs = std::cell::Cell::new(0);
+        let engine = |model: &Model, inputs: &Values| {
+            runs.set(runs.get() + 1);
+            if runs.get() == stop_at {
+                cancel.cancel();
+            }
+            interp::run(model, inputs)
+        };
+        let options = Options { engine: Some(&engine), ..Options::default() };
+        let error = limits.within(|| compare(&original, &rewritten, &options)).unwrap_err();
+        assert_eq!(error.stopped(), Some(Stopped::Cancelled), "{error}");
+    }
+    assert!(verify(&original, &rewritten).is_same());
+}
+
+#[test]
+fn rewriting_ends_between_passes() {
+    let passes = passes::named("default").unwrap();
+    let (limits, cancel) = cancellable();
+    let mut seen = 0;
+    let mut hook = |_: fcc_rewrite::Moment, _: usize, _: &str, _: &Model| {
+        seen += 1;
+        cancel.cancel();
+    };
+    let options = fcc_rewrite::Options { hook: Some(&mut hook), ..Default::default() };
+    let error = limits.within(|| fcc_rewrite::run(&mut network(17), &passes, options)).unwrap_err();
+    assert!(error.is_stopped(), "{error}");
+    assert_eq!(seen, 1, "nothing follows: {error}");
+}
+
+#[test]
+fn a_constant_that_is_over_the_limit_is_not_declined() {
+    // folding asks for 1 MiB
+    let mut model = parse(
+        r#"<ir_version: 8, opset_import: ["" : 17]>
+main (float[512,512] x) => (float[512,512] y) {
+  shape = Constant<value = int64[2] {512, 512}>()
+  zeros = ConstantOfShape(shape)
+  y = Add(x, zeros)
+}"#,
+    );
+    let passes = passes::named("fold-constants").unwrap();
+    let limits = RunLimits { memory_bytes: Some(1 << 19), ..RunLimits::default() };
+    let options = fcc_rewrite::Options::default();
+    let error = limits.within(|| fcc_rewrite::run(&mut model, &passes, options)).unwrap_err();
+    assert!(matches!(error.stopped(), Some(Stopped::Memory { asked_bytes: 1_048_576, .. })), "{error}");
 }

@@ -19,6 +19,8 @@ pub enum Status {
     Failed,
     /// The model is valid, but fcc says that it does not compute it.
     Unsupported,
+    /// A limit of the run was reached ([`RunLimits`](fcc_ir::RunLimits)): nothing is known of the case.
+    Stopped,
 }
 
 /// A case and how it ended. Field names are stable: `fcc test --json` writes this.
@@ -40,8 +42,12 @@ struct Stop(Status, String);
 
 impl From<fcc_ir::Error> for Stop {
     fn from(error: fcc_ir::Error) -> Self {
-        let unsupported = matches!(error.root(), fcc_ir::Error::Unsupported(_));
-        Stop(if unsupported { Status::Unsupported } else { Status::Failed }, error.to_string())
+        let status = match error.root() {
+            fcc_ir::Error::Stopped(_) => Status::Stopped,
+            fcc_ir::Error::Unsupported(_) => Status::Unsupported,
+            _ => Status::Failed,
+        };
+        Stop(status, error.to_string())
     }
 }
 

@@ -11,3 +11,17 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] fcc_onnx::Error),
 }
+
+impl Error {
+    /// The limit that was reached, where that is why something ended ([`RunLimits`](crate::RunLimits)).
+    pub fn stopped(&self) -> Option<fcc_ir::Stopped> {
+        match self {
+            Error::Model(e) => e.stopped(),
+            Error::File(_) => None,
+        }
+    }
+    /// Whether a limit was reached: nothing is wrong with the model.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped().is_some()
+    }
+}

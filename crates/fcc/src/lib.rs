@@ -33,7 +33,7 @@ pub use choices::{load_choices, save_choices};
 pub use engine::{Engine, Runner};
 pub use error::Error;
 pub use fcc_ir::interp::{Values, run as interpret};
-pub use fcc_ir::{Model, Op, Tensor, Value};
+pub use fcc_ir::{CancelToken, Model, Op, RunLimits, Stopped, Tensor, Value};
 pub use fcc_jit::tune::tune;
 pub use fcc_jit::{Choices, CompiledModel, Isa, Options as CompileOptions, Precision, compile};
 pub use fcc_onnx::LoadOptions;

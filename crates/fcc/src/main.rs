@@ -47,12 +47,12 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match &cli.command {
-        Command::Rewrite(args) => commands::rewrite::run(args),
-        Command::Run(args) => commands::run::run(args),
-        Command::Bench(args) => commands::bench::run(args),
-        Command::Profile(args) => commands::profile::run(args),
-        Command::Explain(args) => commands::explain::run(args),
-        Command::Test(args) => commands::test::run(args),
+        Command::Rewrite(args) => args.limits.within(|| commands::rewrite::run(args)),
+        Command::Run(args) => args.limits.within(|| commands::run::run(args)),
+        Command::Bench(args) => args.limits.within(|| commands::bench::run(args)),
+        Command::Profile(args) => args.limits.within(|| commands::profile::run(args)),
+        Command::Explain(args) => args.limits.within(|| commands::explain::run(args)),
+        Command::Test(args) => args.limits.within(|| commands::test::run(args)),
         Command::Print(args) => commands::print::run(args),
         Command::Summary(args) => commands::summary::run(args),
         Command::Rules(args) => commands::rules::run(args),

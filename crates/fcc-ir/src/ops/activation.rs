@@ -1,6 +1,6 @@
 //! Elementwise functions with numbers as attributes: `LeakyRelu`, `Elu`, `Gelu`, ….
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
-use crate::ops::numeric::{Num, Real, with_num, with_real};
+use crate::ops::numeric::{Num, Real, each, with_num, with_real};
 use crate::ops::unary::sigmoid;
 use crate::{Error, OpNode, Result, Value};
 
@@ -131,7 +131,7 @@ impl Operator for Activation {
         if self.ints && x.dtype().is_int() {
             let params = params.map(f64::from);
             return with_num!(x.dtype(), T => {
-                let y = T::load(x)?.iter().map(|v| T::from_f64((self.f64)(v.to_f64(), params))).collect();
+                let y = each(&T::load(x)?, |v| T::from_f64((self.f64)(v.to_f64(), params)));
                 Ok(vec![T::store(x.dtype(), x.shape(), y)?.into()])
             });
         }
@@ -150,7 +150,7 @@ impl Operator for Activation {
         }
         with_real!(x.dtype(), T => {
             let (f, params) = (T::pick(self), params.map(T::of));
-            let y = T::load(x)?.iter().map(|v| f(*v, params)).collect();
+            let y = each(&T::load(x)?, |v| f(*v, params));
             Ok(vec![T::store(x.dtype(), x.shape(), y)?.into()])
         })
     }

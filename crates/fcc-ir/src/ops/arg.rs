@@ -1,4 +1,5 @@
 //! `ArgMax`, `ArgMin`. <https://onnx.ai/onnx/operators/onnx__ArgMax.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, with_num};
 use crate::ops::reduce::out_shape;
@@ -67,8 +68,8 @@ impl Operator for Arg {
         let mut y = Vec::with_capacity(outer * inner);
         with_num!(x.dtype(), T => {
             let values = T::load(x)?;
-            for o in 0..outer {
-                for i in 0..inner {
+            for o in watched(0..outer) {
+                for i in watched(0..inner) {
                     let at = |l: usize| values[(o * len + l) * inner + i];
                     let pick = |best, l| if self.better(at(l), at(best), p.select_last) { l } else { best };
                     y.push((1..len).fold(0, pick) as i64);

@@ -1,5 +1,6 @@
 //! `Attention`. <https://onnx.ai/onnx/operators/onnx__Attention.html>
 use crate::convert;
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::broadcast;
 use crate::ops::matmul;
@@ -299,7 +300,7 @@ fn attend<T: Real>(
         for h in 0..p.q_heads {
             let kv = b * p.kv_heads + h / (p.q_heads / p.kv_heads);
             let (k, v) = (&k[kv * total * d..][..total * d], &v[kv * total * dv..][..total * dv]);
-            for i in 0..p.q_len {
+            for i in watched(0..p.q_len) {
                 let row = (b * p.q_heads + h) * p.q_len + i;
                 let mut scores = vec![T::ZERO; total];
                 matmul::product(&q[row * d..][..d], [d, 1], k, [1, d], (1, d, total), &mut scores);

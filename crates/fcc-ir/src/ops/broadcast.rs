@@ -1,4 +1,5 @@
 //! Multidirectional broadcasting. <https://onnx.ai/onnx/repo-docs/Broadcasting.html>
+use crate::limits::check;
 use crate::op::InferCtx;
 use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType};
 
@@ -57,14 +58,15 @@ pub fn strides(shape: &[usize], out: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Calls `f` with the linear index into each input for every output element in row-major order.
-pub fn for_each<const N: usize>(out: &[usize], strides: [&[usize]; N], mut f: impl FnMut([usize; N])) {
+/// Calls `f` with the linear index into each input for every output element in row-major order, up to where a limit of
+/// the run is reached (see [`watched`](crate::limits::watched)).
+pub(crate) fn for_each<const N: usize>(out: &[usize], strides: [&[usize]; N], mut f: impl FnMut([usize; N])) {
     if out.contains(&0) {
         return;
     }
     let mut index = vec![0usize; out.len()];
     let mut at = [0usize; N];
-    loop {
+    while check().is_ok() {
         f(at);
         let mut axis = out.len();
         loop {

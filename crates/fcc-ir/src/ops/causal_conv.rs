@@ -1,5 +1,6 @@
 //! `CausalConvWithState`: a depthwise convolution along one axis that carries its last inputs on.
 //! <https://onnx.ai/onnx/operators/onnx__CausalConvWithState.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, round_through};
 use crate::ops::unary::sigmoid;
@@ -56,14 +57,14 @@ impl Operator for CausalConvWithState {
         let (values, weight) = (f32::load(x)?, f32::load(w)?);
         let (bias, past) = (bias.map(f32::load).transpose()?, past.map(f32::load).transpose()?);
         let (mut y, mut state) = (Vec::with_capacity(values.len()), vec![]);
-        for row in 0..n * c {
+        for row in watched(0..n * c) {
             let channel = row % c;
             let mut padded = match &past {
                 Some(p) => p[row * (k - 1)..][..k - 1].to_vec(),
                 None => vec![0.0; k - 1],
             };
             padded.extend_from_slice(&values[row * len..][..len]);
-            for t in 0..len {
+            for t in watched(0..len) {
                 let start = bias.as_ref().map_or(0.0, |b| b[channel]);
                 let taps = padded[t..][..k].iter().zip(&weight[channel * k..][..k]);
                 y.push(taps.fold(start, |sum, (x, w)| sum + x * w));

@@ -2,6 +2,7 @@
 use super::lists;
 use super::movement::new_elems;
 use crate::convert::{Narrowing, from_f64s, to_f64s};
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{Dim, Error, OpNode, Result, TensorType, Value};
 
@@ -113,8 +114,8 @@ impl Operator for Col2Im {
             }
             Some(offset)
         };
-        for k in 0..block_size {
-            for b in 0..blocks {
+        for k in watched(0..block_size) {
+            for b in watched(0..blocks) {
                 let Some(to) = place(k, b) else { continue };
                 for nc in 0..n * c {
                     y[nc * size + to] += data[(nc * block_size + k) * l + b];

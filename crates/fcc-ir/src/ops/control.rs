@@ -1,5 +1,6 @@
 //! `If` and `Loop`. <https://onnx.ai/onnx/operators/onnx__If.html>, <https://onnx.ai/onnx/operators/onnx__Loop.html>
 use super::movement;
+use crate::limits;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{DType, Dim, Error, Graph, OpNode, Result, Tensor, TensorType, Value, ValueType};
 
@@ -139,6 +140,7 @@ impl Operator for Loop {
         let mut scans: Vec<Vec<Value>> = vec![vec![]; body.outputs.len() - 1 - states];
         let mut i = 0i64;
         while go_on && limit.is_none_or(|m| i < m) {
+            limits::check_now()?;
             let mut given = vec![Tensor::scalar(i).into(), Tensor::from_bools([], [true])?.into()];
             given.append(&mut carried);
             let mut made = (cx.subgraph)(body, given)?.into_iter();

@@ -1,4 +1,5 @@
 //! `Conv`. <https://onnx.ai/onnx/operators/onnx__Conv.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, with_real};
 use crate::{At, DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
@@ -333,7 +334,7 @@ pub(crate) fn direct<T: Num>(p: &ConvProblem, x: &[T], w: &[T], b: Option<&[T]>)
     let taps: Vec<TapRows> = indices(&p.window.kernel_shape).iter().map(|tap| tap_rows(p, tap)).collect();
     let step = p.window.strides.last().copied().unwrap_or(1);
     let mut y = vec![T::ZERO; p.n * p.m * out_size];
-    for (plane, y) in y.chunks_mut(out_size.max(1)).enumerate() {
+    for (plane, y) in watched(y.chunks_mut(out_size.max(1)).enumerate()) {
         let (n, m) = (plane / p.m, plane % p.m);
         if let Some(b) = b {
             y.fill(b[m]);
@@ -341,8 +342,8 @@ pub(crate) fn direct<T: Num>(p: &ConvProblem, x: &[T], w: &[T], b: Option<&[T]>)
         for c in 0..cg {
             let xc = &x[(n * p.c + m / mg * cg + c) * in_size..][..in_size];
             let wc = &w[(m * cg + c) * taps.len()..][..taps.len()];
-            for (tap, &weight) in taps.iter().zip(wc) {
-                for &(out, input) in &tap.rows {
+            for (tap, &weight) in watched(taps.iter().zip(wc)) {
+                for &(out, input) in watched(&tap.rows) {
                     let row = &mut y[out..][tap.places.clone()];
                     let from = &xc[input + tap.first..];
                     if step == 1 {

@@ -1,4 +1,5 @@
 //! `ConvTranspose`. <https://onnx.ai/onnx/operators/onnx__ConvTranspose.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::conv::{AutoPad, Window, group, indices, list};
 use crate::ops::movement::new_elems;
@@ -168,13 +169,13 @@ fn scatter<T: Real>(p: &ConvTransposeProblem, x: &[T], w: &[T], b: Option<&[T]>)
     let (in_size, out_size): (usize, usize) = (p.spatial.iter().product(), p.out.iter().product());
     let taps = indices(&p.window.kernel_shape);
     let mut y = vec![T::ZERO; p.n * p.m * out_size];
-    for (place_number, place) in indices(&p.spatial).iter().enumerate() {
+    for (place_number, place) in watched(indices(&p.spatial).iter().enumerate()) {
         let reached = taps.iter().enumerate().filter_map(|(k, tap)| Some((k, p.output_offset(place, tap)?)));
         let reached: Vec<(usize, usize)> = reached.collect();
         for n in 0..p.n {
             for c in 0..p.c {
                 let value = x[(n * p.c + c) * in_size + place_number];
-                for m in 0..mg {
+                for m in watched(0..mg) {
                     let wm = &w[(c * mg + m) * taps.len()..][..taps.len()];
                     let ym = &mut y[(n * p.m + c / cg * mg + m) * out_size..][..out_size];
                     for &(k, o) in &reached {

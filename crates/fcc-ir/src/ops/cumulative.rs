@@ -1,4 +1,5 @@
 //! `CumSum`, `CumProd`. <https://onnx.ai/onnx/operators/onnx__CumSum.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, with_num};
 use crate::{Error, OpNode, Result, Value};
@@ -38,8 +39,8 @@ impl Operator for Cumulative {
         let inner: usize = x.shape()[axis + 1..].iter().product();
         with_num!(x.dtype(), T => {
             let mut y = T::load(x)?.into_owned();
-            for outer in y.chunks_mut((len * inner).max(1)) {
-                for i in 0..inner {
+            for outer in watched(y.chunks_mut((len * inner).max(1))) {
+                for i in watched(0..inner) {
                     let mut total = if self.product { T::ONE } else { T::ZERO };
                     for step in 0..len {
                         let at = if reverse { len - 1 - step } else { step } * inner + i;

@@ -1,4 +1,5 @@
 //! `DeformConv`: a convolution whose taps are moved by an input. <https://onnx.ai/onnx/operators/onnx__DeformConv.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::conv::{self, ConvProblem, indices};
 use crate::ops::numeric::{Num, Real, with_real};
@@ -59,7 +60,7 @@ fn run<T: Real>(p: &ConvProblem, x: &[T], w: &[T], b: Option<&[T]>, moves: &Move
     let per_group = p.c / moves.groups;
     let mut y = vec![T::ZERO; p.n * p.m * places.len()];
     for n in 0..p.n {
-        for (number, place) in places.iter().enumerate() {
+        for (number, place) in watched(places.iter().enumerate()) {
             // the sample under each tap, for each channel
             let mut samples = Vec::with_capacity(p.c * taps.len());
             for c in 0..p.c {
@@ -79,7 +80,7 @@ fn run<T: Real>(p: &ConvProblem, x: &[T], w: &[T], b: Option<&[T]>, moves: &Move
                     samples.push(sample(plane, &p.spatial, &at) * factor);
                 }
             }
-            for m in 0..p.m {
+            for m in watched(0..p.m) {
                 let mut sum = b.map_or(T::ZERO, |b| b[m]);
                 let inputs = &samples[m / mg * cg * taps.len()..][..cg * taps.len()];
                 inputs.iter().zip(&w[m * cg * taps.len()..]).for_each(|(s, w)| sum += *s * *w);

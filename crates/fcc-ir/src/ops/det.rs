@@ -1,4 +1,5 @@
 //! `Det`: determinants of the last two axes. <https://onnx.ai/onnx/operators/onnx__Det.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, Real, with_real};
 use crate::{Error, Result, TensorType, Value};
@@ -9,7 +10,7 @@ pub struct Det;
 /// The determinant by elimination with partial pivoting; `a` is `[m, m]` and is overwritten.
 fn determinant<T: Real>(a: &mut [T], m: usize) -> T {
     let mut det = T::ONE;
-    for col in 0..m {
+    for col in watched(0..m) {
         let pivot = (col..m).reduce(|p, r| if a[r * m + col].abs() > a[p * m + col].abs() { r } else { p });
         let Some(pivot) = pivot.filter(|p| a[p * m + col] != T::ZERO) else { return T::ZERO };
         if pivot != col {
@@ -17,7 +18,7 @@ fn determinant<T: Real>(a: &mut [T], m: usize) -> T {
             det = -det;
         }
         det *= a[col * m + col];
-        for row in col + 1..m {
+        for row in watched(col + 1..m) {
             let factor = a[row * m + col] / a[col * m + col];
             for k in col..m {
                 a[row * m + k] = a[row * m + k] - factor * a[col * m + k];

@@ -1,4 +1,5 @@
 //! `Einsum`. <https://onnx.ai/onnx/operators/onnx__Einsum.html>
+use crate::limits::check;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::broadcast;
 use crate::ops::numeric::{Num, with_num};
@@ -180,7 +181,7 @@ fn walk(space: &[usize], steps: &[Vec<usize>], mut f: impl FnMut(&[usize])) {
     }
     let mut index = vec![0usize; space.len()];
     let mut at = vec![0usize; steps.len()];
-    loop {
+    while check().is_ok() {
         f(&at);
         let mut axis = space.len();
         loop {

@@ -3,6 +3,7 @@
 use super::lists;
 use super::movement::new_elems;
 use crate::convert::{Narrowing, from_f64s, to_f64s};
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{Dim, Error, OpNode, Result, TensorType, Value};
 
@@ -169,12 +170,12 @@ impl Operator for GridSample {
         }
         let (image, grid) = (to_f64s(x)?, to_f64s(grid)?);
         for b in 0..n {
-            for p in 0..count {
+            for p in watched(0..count) {
                 // coordinates are listed from the innermost axis outwards
                 let place = grid[(b * count + p) * r..][..r].iter().rev();
                 let at: Vec<_> =
                     place.zip(spatial).map(|(g, n)| neighbours(*g, *n, mode, padding, align)).collect();
-                for k in 0..c {
+                for k in watched(0..c) {
                     let channel = &image[(b * c + k) * size..][..size];
                     y[(b * c + k) * count + p] = interpolate(channel, spatial, &at);
                 }
@@ -219,7 +220,7 @@ impl Operator for AffineGrid {
         let theta_values = to_f64s(theta)?;
         for b in 0..*n {
             let rows = &theta_values[b * r * (r + 1)..][..r * (r + 1)];
-            for p in 0..places.iter().product() {
+            for p in watched(0..places.iter().product()) {
                 // x is the innermost axis: coordinates run from the last axis to the first
                 let (mut rest, mut at): (usize, Vec<f64>) = (p, vec![]);
                 for &extent in places.iter().rev() {

@@ -1,5 +1,6 @@
 //! `InstanceNormalization` and `GroupNormalization`: over the channels of a group and all spatial axes.
 //! <https://onnx.ai/onnx/operators/onnx__GroupNormalization.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, Real, with_real};
 use crate::{Error, OpNode, Result, Tensor, Value};
@@ -62,7 +63,7 @@ fn eval(cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let (mut y, scale, bias) = (T::load(x)?.into_owned(), T::load(scale)?, T::load(bias)?);
         let per_group = p.c / p.groups.max(1);
         let size = per_group * p.inner;
-        for (number, group) in y.chunks_mut(size.max(1)).enumerate() {
+        for (number, group) in watched(y.chunks_mut(size.max(1)).enumerate()) {
             let g = number % p.groups;
             let n = T::from_f64(group.len() as f64);
             let mean = group.iter().fold(T::ZERO, |s, v| s + *v) / n;

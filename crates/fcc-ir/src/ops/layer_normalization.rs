@@ -1,5 +1,6 @@
 //! `LayerNormalization` and `RMSNormalization`: over the last axes.
 //! <https://onnx.ai/onnx/operators/onnx__LayerNormalization.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, unsupported_dtype};
 use crate::ops::broadcast;
 use crate::ops::numeric::{Num, Real, with_real};
@@ -91,7 +92,7 @@ impl Operator for LayerNormalization {
         with_real!(p.stash, T => {
             let mut data = load_as::<T>(x, p.stash)?;
             let (mut means, mut inverses) = (vec![], vec![]);
-            for row in data.chunks_mut(len.max(1)) {
+            for row in watched(data.chunks_mut(len.max(1))) {
                 let n = T::from_f64(row.len() as f64);
                 let mean = row.iter().fold(T::ZERO, |s, v| s + *v) / n;
                 let variance = row.iter().fold(T::ZERO, |s, v| s + (*v - mean) * (*v - mean)) / n;
@@ -147,7 +148,7 @@ impl Operator for RmsNormalization {
         let len: usize = x.shape()[p.axis..].iter().product();
         with_real!(p.stash, T => {
             let mut data = load_as::<T>(x, p.stash)?;
-            for row in data.chunks_mut(len.max(1)) {
+            for row in watched(data.chunks_mut(len.max(1))) {
                 let squares = row.iter().fold(T::ZERO, |s, v| s + *v * *v);
                 let rms = (squares / T::from_f64(row.len() as f64) + T::of(p.epsilon)).sqrt();
                 row.iter_mut().for_each(|v| *v /= rms);

@@ -1,5 +1,6 @@
 //! `LinearAttention`: a recurrence over tokens instead of a softmax over them.
 //! <https://onnx.ai/onnx/operators/onnx__LinearAttention.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::Num;
 use crate::{Dim, Error, OpNode, Result, Tensor, TensorType, Value};
@@ -138,9 +139,9 @@ impl Operator for LinearAttention {
         let group = p.q_heads / p.kv_heads;
         let mut y = vec![0f32; batch * len * p.q_heads * dv];
         for b in 0..batch {
-            for t in 0..len {
+            for t in watched(0..len) {
                 let token = b * len + t;
-                for h in 0..p.kv_heads {
+                for h in watched(0..p.kv_heads) {
                     let s = &mut state[(b * p.kv_heads + h) * dk * dv..][..dk * dv];
                     let key = &ks[(token * p.kv_heads + h) * dk..][..dk];
                     let mut value = vs[(token * p.kv_heads + h) * dv..][..dv].to_vec();

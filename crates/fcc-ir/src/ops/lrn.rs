@@ -1,4 +1,5 @@
 //! `LRN`: local response normalisation over channels. <https://onnx.ai/onnx/operators/onnx__LRN.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, Real, with_real};
 use crate::{Error, OpNode, Result, Value};
@@ -55,10 +56,10 @@ impl Operator for Lrn {
             let values = T::load(x)?;
             let mut y = Vec::with_capacity(values.len());
             for b in 0..n {
-                for channel in 0..c {
+                for channel in watched(0..c) {
                     let first = channel.saturating_sub(p.reach.0);
                     let last = channel.saturating_add(p.reach.1).min(c - 1);
-                    for i in 0..inner {
+                    for i in watched(0..inner) {
                         let at = |ch: usize| values[(b * c + ch) * inner + i];
                         let squares = (first..=last).fold(T::ZERO, |s, ch| s + at(ch) * at(ch));
                         let scale = T::of(p.bias) + T::of(p.alpha) / T::from_f64(p.size as f64) * squares;

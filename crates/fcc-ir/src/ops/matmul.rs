@@ -1,4 +1,5 @@
 //! `MatMul`: as numpy's `matmul`. <https://onnx.ai/onnx/operators/onnx__MatMul.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::broadcast;
 use crate::ops::numeric::{Num, with_num};
@@ -94,17 +95,17 @@ pub(crate) fn product<T: Num>(
     (m, k, n): (usize, usize, usize),
     z: &mut [T],
 ) {
-    for i in 0..m {
+    for i in watched(0..m) {
         let row = &mut z[i * n..][..n];
         if (ac, br) == (1, 1) {
             // B is transposed: its columns are contiguous
-            for (j, v) in row.iter_mut().enumerate() {
+            for (j, v) in watched(row.iter_mut().enumerate()) {
                 let pairs = a[i * ar..][..k].iter().zip(&b[j * bc..][..k]);
                 *v = pairs.fold(*v, |sum, (left, right)| sum.plus(left.times(*right)));
             }
             continue;
         }
-        for l in 0..k {
+        for l in watched(0..k) {
             let left = a[i * ar + l * ac];
             if bc == 1 {
                 for (v, right) in row.iter_mut().zip(&b[l * br..][..n]) {

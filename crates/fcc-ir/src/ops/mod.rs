@@ -62,6 +62,8 @@ pub mod integer;
 pub mod layer_normalization;
 pub mod linear_attention;
 mod lists;
+#[cfg(test)]
+mod long;
 pub mod loss;
 pub mod lp_normalization;
 pub mod lrn;

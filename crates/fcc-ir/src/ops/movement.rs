@@ -1,5 +1,5 @@
 //! Moving elements of any type: what all data movement operators are made of.
-use crate::limits::counted;
+use crate::limits::{check, counted, reserve};
 use crate::{DType, Error, Result, Tensor, elem_count};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -114,6 +114,13 @@ pub fn new_elems(shape: &[usize]) -> Result<usize> {
     Ok(n)
 }
 
+/// As [`new_elems`], and asks for room for elements of this type under the limit of memory that is in force.
+fn room(dtype: DType, shape: &[usize]) -> Result<usize> {
+    let n = new_elems(shape)?;
+    reserve(dtype.byte_len(n).unwrap_or(n))?;
+    Ok(n)
+}
+
 /// Row-major element strides.
 pub fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
@@ -127,7 +134,9 @@ pub fn strides(shape: &[usize]) -> Vec<usize> {
 fn each_row(axes: &[Vec<usize>], base: usize, f: &mut dyn FnMut(usize) -> Result<()>) -> Result<()> {
     match axes {
         [] => f(base),
-        [first, rest @ ..] => first.iter().try_for_each(|o| each_row(rest, base + o, f)),
+        [first, rest @ ..] => {
+            first.iter().try_for_each(|o| check().and_then(|()| each_row(rest, base + o, f)))
+        }
     }
 }
 
@@ -135,7 +144,7 @@ fn each_row(axes: &[Vec<usize>], base: usize, f: &mut dyn FnMut(usize) -> Result
 pub fn select(t: &Tensor, axes: &[Vec<usize>]) -> Result<Tensor> {
     let shape: Vec<usize> = axes.iter().map(Vec::len).collect();
     let from = Elems::of(t);
-    let mut out = Elems::empty(t.dtype(), new_elems(&shape)?);
+    let mut out = Elems::empty(t.dtype(), room(t.dtype(), &shape)?);
     let (inner, outer) = axes.split_last().map_or((None, axes), |(l, o)| (Some(l), o));
     let inner: &[usize] = inner.map_or(&[0], Vec::as_slice);
     if inner.is_empty() || outer.iter().any(Vec::is_empty) {
@@ -171,7 +180,7 @@ pub fn select_or(t: &Tensor, axes: &[Vec<Option<usize>>], fill: &Tensor) -> Resu
         return Err(Error::mismatch("element type of the fill value", fill.dtype(), t.dtype()));
     }
     let (from, fill) = (Elems::of(t), Elems::of(fill));
-    let mut out = Elems::empty(t.dtype(), new_elems(&shape)?);
+    let mut out = Elems::empty(t.dtype(), room(t.dtype(), &shape)?);
     if !shape.contains(&0) {
         walk(axes, Some(0), &mut |at| match at {
             Some(i) => out.extend(&from, i, 1),
@@ -184,7 +193,7 @@ pub fn select_or(t: &Tensor, axes: &[Vec<Option<usize>>], fill: &Tensor) -> Resu
 /// The elements at linear indices, as a tensor of `shape`.
 pub fn take(t: &Tensor, shape: impl Into<Vec<usize>>, at: &[usize]) -> Result<Tensor> {
     let from = Elems::of(t);
-    let mut out = Elems::empty(t.dtype(), at.len());
+    let mut out = Elems::empty(t.dtype(), room(t.dtype(), &[at.len()])?);
     at.iter().try_for_each(|&i| out.extend(&from, i, 1))?;
     out.into_tensor(t.dtype(), shape)
 }
@@ -213,7 +222,7 @@ pub fn concat(parts: &[&Tensor], axis: usize) -> Result<Tensor> {
             .checked_add(p.shape()[axis])
             .ok_or_else(|| Error::invalid("concatenated extent overflows"))?;
     }
-    let mut out = Elems::empty(first.dtype(), new_elems(&shape)?);
+    let mut out = Elems::empty(first.dtype(), room(first.dtype(), &shape)?);
     let elems: Vec<Elems<'_>> = parts.iter().map(|p| Elems::of(p)).collect();
     let inner: usize = shape[axis + 1..].iter().product();
     for row in 0..shape[..axis].iter().product() {

@@ -1,4 +1,5 @@
 //! `NonMaxSuppression`. <https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{DType, Dim, Error, Result, Tensor, TensorType, Value};
 
@@ -64,13 +65,13 @@ impl Operator for NonMaxSuppression {
         for batch in 0..batches {
             let boxes: Vec<Corners> =
                 boxes[batch * n * 4..][..n * 4].chunks(4).map(|b| corners(b, center)).collect();
-            for class in 0..classes {
+            for class in watched(0..classes) {
                 let scores = &scores[(batch * classes + class) * n..][..n];
                 let mut order: Vec<usize> =
                     (0..n).filter(|&i| score_threshold.is_none_or(|t| scores[i] > t)).collect();
                 order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
                 let mut kept: Vec<usize> = vec![];
-                for i in order {
+                for i in watched(order) {
                     if kept.len() >= most {
                         break;
                     }

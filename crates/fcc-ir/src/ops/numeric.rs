@@ -1,5 +1,6 @@
 //! Arithmetic that operators share: narrow floats compute in f32 and round once, integers wrap.
 use crate::half::{bf16, f16};
+use crate::limits::{reserve, watched};
 use crate::op::unsupported_dtype;
 use crate::{DType, Elem, Result, Tensor};
 use std::borrow::Cow;
@@ -86,8 +87,14 @@ macro_rules! reals { ($($t:ty, $own:ident, [$($narrow:ident => $n:ty),*], $wide:
         fn load(t: &Tensor) -> Result<Cow<'_, [Self]>> {
             match t.dtype() {
                 DType::$own => t.as_slice(),
-                $(DType::$narrow => Ok(t.as_slice::<$n>()?.iter().map(|v| f32::from(*v) as $t).collect()),)*
-                DType::$wide => Ok(t.as_slice::<$w>()?.iter().map(|v| *v as $t).collect()),
+                $(DType::$narrow => {
+                    reserve(t.len().saturating_mul(size_of::<$t>()))?;
+                    Ok(t.as_slice::<$n>()?.iter().map(|v| f32::from(*v) as $t).collect())
+                })*
+                DType::$wide => {
+                    reserve(t.len().saturating_mul(size_of::<$t>()))?;
+                    Ok(t.as_slice::<$w>()?.iter().map(|v| *v as $t).collect())
+                }
                 other => Err(unsupported_dtype(other)),
             }
         }
@@ -139,6 +146,13 @@ macro_rules! narrow { ($($n:ty)*) => { $(
 narrow! { f16 bf16 }
 fn round_to<W, N: Narrow<W>>(v: W) -> N {
     N::narrow(v)
+}
+
+/// `f` of each element, up to where a limit of the run is reached (see [`watched`]).
+pub(crate) fn each<A, B>(x: &[A], mut f: impl FnMut(&A) -> B) -> Vec<B> {
+    let mut y = Vec::with_capacity(x.len());
+    watched(x.chunks(1024)).for_each(|part| y.extend(part.iter().map(&mut f)));
+    y
 }
 
 /// The error function to within a few units in the last place of f64:

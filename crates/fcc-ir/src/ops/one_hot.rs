@@ -1,6 +1,7 @@
 //! `OneHot`. <https://onnx.ai/onnx/operators/onnx__OneHot.html>
 use super::movement;
 use crate::convert::{Wide, widen};
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
 use crate::{Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
@@ -57,7 +58,7 @@ impl Operator for OneHot {
         let mut on = vec![0usize; movement::new_elems(&shape)?];
         let indices = integers(x)?;
         let n = depth as i64;
-        for o in 0..outer {
+        for o in watched(0..outer) {
             for i in 0..inner {
                 let index = indices[o * inner + i];
                 // what lies outside -depth..depth is off everywhere

@@ -1,6 +1,7 @@
 //! `Adagrad`, `Adam`, `Momentum` of `ai.onnx.preview.training`: one step of an optimizer.
 //! <https://onnx.ai/onnx/operators/onnx_aionnxpreviewtraining_Adam.html>
 use crate::convert;
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, Real, with_real};
 use crate::{Error, OpNode, Result, Tensor, Value};
@@ -52,7 +53,7 @@ impl Step<'_> {
         let (r, t) = (T::from_f64(self.rate), T::from_f64(self.count));
         let each = |f: &dyn Fn(T, T, T, T) -> [T; 3]| -> Vec<Vec<T>> {
             let mut out = vec![Vec::with_capacity(x.len()); 1 + kind.states()];
-            for (i, (x, g)) in x.iter().zip(gradient).enumerate() {
+            for (i, (x, g)) in watched(x.iter().zip(gradient).enumerate()) {
                 let state = |k: usize| states.get(k).map_or(T::ZERO, |s| s[i]);
                 for (list, v) in out.iter_mut().zip(f(*x, *g, state(0), state(1))) {
                     list.push(v);

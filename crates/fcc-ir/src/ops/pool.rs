@@ -1,4 +1,5 @@
 //! `MaxPool`, `AveragePool`, `LpPool`. <https://onnx.ai/onnx/operators/onnx__MaxPool.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::conv::{AutoPad, AxisGeometry, Window, indices};
 use crate::ops::movement::new_elems;
@@ -103,7 +104,7 @@ impl PoolProblem {
     fn for_each_window(&self, mut f: impl FnMut(usize, &[usize], usize)) {
         let outs: Vec<usize> = self.axes.iter().map(|a| a.out).collect();
         let taps = indices(&self.window.kernel_shape);
-        for (number, place) in indices(&outs).iter().enumerate() {
+        for (number, place) in watched(indices(&outs).iter().enumerate()) {
             let (mut inside, mut padded) = (vec![], 0);
             for tap in &taps {
                 let (mut offset, mut is_inside, mut is_padded) = (0, true, true);
@@ -128,7 +129,7 @@ impl PoolProblem {
         let planes = self.n * self.c;
         let mut y = vec![T::ZERO; planes * out];
         self.for_each_window(|place, inside, padded| {
-            for plane in 0..planes {
+            for plane in watched(0..planes) {
                 let x = &x[plane * size..][..size];
                 y[plane * out + place] = f(&mut inside.iter().map(|i| x[*i]), padded);
             }
@@ -163,7 +164,7 @@ fn max_pool<T: Num>(p: &PoolProblem, x: &[T]) -> (Vec<T>, Vec<Option<usize>>) {
     let planes = p.n * p.c;
     let (mut y, mut at) = (vec![T::LOWEST; planes * out], vec![None; planes * out]);
     p.for_each_window(|place, inside, _| {
-        for plane in 0..planes {
+        for plane in watched(0..planes) {
             let x = &x[plane * size..][..size];
             let best = inside.iter().copied().reduce(|best, i| {
                 let better = x[i] > x[best] || (x[i].is_nan() && !x[best].is_nan());

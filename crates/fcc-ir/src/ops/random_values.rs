@@ -4,6 +4,7 @@
 //! ONNX leaves the generator open. fcc's is seeded with the attribute `seed`, or with 0, so that runs repeat.
 use super::movement::new_elems;
 use crate::convert::{Narrowing, from_f64s, to_f64s};
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::random::Random;
 use crate::{DType, Dim, Error, OpNode, Result, TensorType, Value};
@@ -124,11 +125,11 @@ impl Operator for Multinomial {
         }
         let mut r = generator(cx.node)?;
         let mut out = Vec::with_capacity(new_elems(&[batch, n])?);
-        for row in to_f64s(x)?.chunks(classes) {
+        for row in watched(to_f64s(x)?.chunks(classes)) {
             let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = row.iter().map(|v| (v - top).exp()).collect();
             let sum: f64 = weights.iter().sum();
-            for _ in 0..n {
+            for _ in watched(0..n) {
                 let mut left = r.unit() * sum;
                 let class = weights.iter().position(|w| {
                     left -= w;

@@ -1,5 +1,6 @@
 //! `RNN`, `GRU`, `LSTM`: one layer over time, forwards, backwards or both.
 //! <https://onnx.ai/onnx/operators/onnx__LSTM.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, Real, with_real};
 use crate::ops::unary::{sigmoid, softplus};
@@ -371,13 +372,13 @@ impl Recurrent {
                 peephole: peepholes.as_ref().map(|p| &p[d * 3 * n..][..3 * n]),
                 activations: &p.activations[d],
             };
-            for s in 0..e.batch {
+            for s in watched(0..e.batch) {
                 let start = |v: &Option<Vec<T>>| match v {
                     Some(v) => v[state_at(d, s)..][..n].to_vec(),
                     None => vec![T::ZERO; n],
                 };
                 let (mut h, mut c) = (start(&initial_h), start(&initial_c));
-                for t in 0..lengths[s] {
+                for t in watched(0..lengths[s]) {
                     let t = if p.reverse[d] { lengths[s] - 1 - t } else { t };
                     let token = if p.batch_first { s * e.steps + t } else { t * e.batch + s };
                     h = direction.step(self.cell, p, e, &x[token * e.input..][..e.input], &h, &mut c);

@@ -6,6 +6,7 @@
 use super::resize_taps::{AxisPlan, Coordinates, Mode, Nearest, Sampling};
 use super::{lists, movement};
 use crate::convert::{Narrowing, from_f64s, to_f32s, to_f64s};
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
@@ -218,13 +219,12 @@ fn fill(axes: &[AxisPlan], is_outside: bool, f: &mut dyn FnMut(bool)) {
 /// Weighted sums along one axis.
 fn along(data: &[f64], shape: &[usize], axis: usize, plan: &AxisPlan) -> Vec<f64> {
     let (outer, inner): (usize, usize) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
-    let mut out = Vec::with_capacity(outer * plan.taps.len() * inner);
-    for o in 0..outer {
+    let mut out = vec![0f64; outer * plan.taps.len() * inner];
+    for (number, out) in watched(out.chunks_mut(inner.max(1)).enumerate()) {
+        let (o, taps) = (number / plan.taps.len(), &plan.taps[number % plan.taps.len()]);
         let row = &data[o * shape[axis] * inner..][..shape[axis] * inner];
-        for taps in &plan.taps {
-            for i in 0..inner {
-                out.push(taps.iter().flatten().map(|(t, w)| row[t * inner + i] * w).sum());
-            }
+        for (i, v) in watched(out.iter_mut().enumerate()) {
+            *v = taps.iter().flatten().map(|(t, w)| row[t * inner + i] * w).sum();
         }
     }
     out

@@ -1,4 +1,5 @@
 //! `RoiAlign`, `MaxRoiPool`: pooling of regions. <https://onnx.ai/onnx/operators/onnx__RoiAlign.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, Real, with_real};
 use crate::{Dim, Error, OpNode, Result, TensorType, Value};
@@ -145,8 +146,8 @@ impl Operator for RoiAlign {
                 let columns = Side::new(&p, roi[0], roi[2], p.out[1])?;
                 for channel in 0..c {
                     let plane = &values[(batch * c + channel) * height * width..][..height * width];
-                    for ph in 0..p.out[0] {
-                        for pw in 0..p.out[1] {
+                    for ph in watched(0..p.out[0]) {
+                        for pw in watched(0..p.out[1]) {
                             y.push(bin(&p, plane, [height, width], (&rows, ph), (&columns, pw)));
                         }
                     }
@@ -166,8 +167,8 @@ fn bin<T: Real>(
     (columns, pw): (&Side<T>, usize),
 ) -> T {
     let (mut sum, mut max) = (T::ZERO, None);
-    for iy in 0..rows.samples {
-        for ix in 0..columns.samples {
+    for iy in watched(0..rows.samples) {
+        for ix in watched(0..columns.samples) {
             let near = neighbours(rows.at(ph, iy), height).zip(neighbours(columns.at(pw, ix), width));
             let weighted = near.map_or([T::ZERO; 4], |(ys, xs)| {
                 let pixel = |i: usize, k: usize| ys[i].1 * xs[k].1 * plane[ys[i].0 * width + xs[k].0];
@@ -226,8 +227,8 @@ impl Operator for MaxRoiPool {
                 };
                 for channel in 0..c {
                     let plane = &values[(batch * c + channel) * height * width..][..height * width];
-                    for ph in 0..out[0] {
-                        for pw in 0..out[1] {
+                    for ph in watched(0..out[0]) {
+                        for pw in watched(0..out[1]) {
                             let pixels = range(rows, ph, height)
                                 .flat_map(|r| range(columns, pw, width).map(move |k| r * width + k));
                             let max = pixels.map(|i| plane[i]).reduce(|m, v| if v > m { v } else { m });

@@ -1,4 +1,5 @@
 //! `RotaryEmbedding`. <https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, Real, with_real};
 use crate::{Error, OpNode, Result, Tensor, Value};
@@ -70,7 +71,7 @@ impl RotaryProblem {
     pub(crate) fn rotate<T: Real>(&self, x: &mut [T], rows: &[usize], cos: &[T], sin: &[T]) {
         let half = self.rotated / 2;
         for b in 0..self.batch {
-            for s in 0..self.sequence {
+            for s in watched(0..self.sequence) {
                 let row = rows[b * self.sequence + s] * half;
                 for h in 0..self.heads {
                     let head = &mut x[self.offset(b, s, h)..][..self.head_size];

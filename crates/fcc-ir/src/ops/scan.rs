@@ -1,6 +1,7 @@
 //! `Scan`. <https://onnx.ai/onnx/operators/onnx__Scan.html>
 use super::control::{join, stack};
 use super::movement;
+use crate::limits;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
 use crate::{Dim, Error, Graph, OpNode, Result, Tensor, TensorType, Value, ValueType};
 
@@ -79,6 +80,7 @@ impl Parts<'_> {
         let length = length.unwrap_or(0);
         let mut outputs: Vec<Vec<Value>> = vec![vec![]; self.output_axes.len()];
         for i in 0..length {
+            limits::check_now()?;
             let mut given = std::mem::take(&mut states);
             for ((x, &a), reversed) in scanned.iter().zip(&axes).zip(&self.input_reversed) {
                 given.push(position(x, a, if *reversed { length - 1 - i } else { i })?.into());

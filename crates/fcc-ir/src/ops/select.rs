@@ -3,6 +3,7 @@
 //! <https://onnx.ai/onnx/operators/onnx__Unique.html>
 use super::movement;
 use crate::convert::{Wide, widen};
+use crate::limits::reserve;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
 use crate::{DType, Dim, Error, Result, Tensor, TensorType, Value};
 use std::cmp::Ordering;
@@ -35,6 +36,7 @@ impl Operator for NonZero {
         };
         let at: Vec<usize> = (0..truth.len()).filter(|&i| truth[i]).collect();
         let strides = movement::strides(x.shape());
+        reserve(at.len().saturating_mul(x.rank()).saturating_mul(size_of::<i64>()))?;
         let mut out = Vec::with_capacity(at.len() * x.rank());
         for (stride, extent) in strides.iter().zip(x.shape()) {
             out.extend(at.iter().map(|i| (i / stride % extent) as i64));

@@ -5,6 +5,7 @@
 use super::control::stack;
 use super::sequence::{element, sequence, sequence_of};
 use super::{lists, movement};
+use crate::limits;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
 use crate::{Dim, Error, Result, Tensor, TensorType, Value, ValueType};
 
@@ -138,6 +139,7 @@ impl Operator for SequenceMap {
         let n = cx.value(0)?.as_sequence()?.len();
         let mut all: Vec<Vec<Value>> = vec![vec![]; body.outputs.len()];
         for i in 0..n {
+            limits::check_now()?;
             let given = (0..cx.inputs.len()).map(|k| match cx.value(k)? {
                 Value::Sequence(_, items) => items
                     .get(i)

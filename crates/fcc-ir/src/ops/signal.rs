@@ -3,6 +3,7 @@
 use super::lists;
 use super::movement::new_elems;
 use crate::convert::{Narrowing, from_f64s, to_f64s};
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
 use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 use std::f64::consts::TAU;
@@ -24,7 +25,7 @@ fn transform(signal: &[Complex], bins: usize, inverse: bool) -> Vec<Complex> {
     let turns: Vec<Complex> = (0..n).map(|k| (sign * k as f64).sin_cos()).map(|(s, c)| (c, s)).collect();
     let bin = |k: usize| {
         let (mut re, mut im) = (0.0, 0.0);
-        for (i, x) in signal.iter().enumerate() {
+        for (i, x) in watched(signal.iter().enumerate()) {
             // n is an extent: the product stays below 2^63 for every signal that fits in memory
             let (c, s) = turns[k * i % n];
             re += x.0 * c - x.1 * s;
@@ -122,7 +123,7 @@ impl Operator for Dft {
         let (outer, inner): (usize, usize) =
             (x.shape()[..at].iter().product(), x.shape()[at + 1..last].iter().product());
         for o in 0..outer {
-            for i in 0..inner {
+            for i in watched(0..inner) {
                 let read = |k: usize| {
                     let first = ((o * n + k) * inner + i) * parts;
                     (data[first], if parts == 2 { data[first + 1] } else { 0.0 })
@@ -198,7 +199,7 @@ impl Operator for Stft {
         let data = to_f64s(x)?;
         let mut y = Vec::with_capacity(new_elems(&[batch, frames, bins, 2])?);
         for b in 0..batch {
-            for f in 0..frames {
+            for f in watched(0..frames) {
                 let sample = |(k, w): (usize, &f64)| {
                     let first = (b * n + f * step + k) * parts;
                     (data[first] * w, if parts == 2 { data[first + 1] * w } else { 0.0 })
@@ -247,7 +248,7 @@ impl Operator for MelWeightMatrix {
             ((length as f64 + 1.0) * hz / rate as f64).floor()
         };
         let mut y = vec![0f64; new_elems(&[bins, bands])?];
-        for band in 0..bands {
+        for band in watched(0..bands) {
             let (left, peak, right) = (corner(band), corner(band + 1), corner(band + 2));
             for bin in 0..bins {
                 let f = bin as f64;

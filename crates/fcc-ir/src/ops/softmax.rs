@@ -1,4 +1,5 @@
 //! `Softmax`, `LogSoftmax`, `Hardmax`. <https://onnx.ai/onnx/operators/onnx__Softmax.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, Real, with_real};
 use crate::{OpNode, Result, Value};
@@ -59,8 +60,8 @@ impl SoftmaxProblem {
     /// Applies `f` to every line along the normalised extent.
     pub(crate) fn for_each_line<T: Copy>(&self, data: &mut [T], mut f: impl FnMut(&mut [T])) {
         let mut line = Vec::with_capacity(self.len);
-        for o in 0..self.outer {
-            for i in 0..self.inner {
+        for o in watched(0..self.outer) {
+            for i in watched(0..self.inner) {
                 let at = |l: usize| (o * self.len + l) * self.inner + i;
                 line.clear();
                 line.extend((0..self.len).map(|l| data[at(l)]));

@@ -1,4 +1,5 @@
 //! `TfIdfVectorizer`: counts of n-grams. <https://onnx.ai/onnx/operators/onnx__TfIdfVectorizer.html>
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{Bytes, DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 use std::collections::HashMap;
@@ -99,9 +100,9 @@ impl Vocabulary {
         for n in self.gram_lengths.clone().filter(|n| *n <= row.len()) {
             // skips make no difference to single tokens
             let skips = if n == 1 { 0 } else { self.max_skip.min(row.len()) };
-            for step in 1..=skips + 1 {
+            for step in watched(1..=skips + 1) {
                 let reach = (n - 1) * step;
-                for start in 0..row.len().saturating_sub(reach) {
+                for start in watched(0..row.len().saturating_sub(reach)) {
                     let gram: Vec<Token> = (0..n).map(|k| row[start + k * step].clone()).collect();
                     if let Some(&number) = self.grams.get(&gram) {
                         counts[number] += 1;

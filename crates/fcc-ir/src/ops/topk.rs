@@ -1,6 +1,7 @@
 //! `TopK`. <https://onnx.ai/onnx/operators/onnx__TopK.html>
 use super::movement;
 use crate::convert::widen;
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
 use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
@@ -59,8 +60,8 @@ impl Operator for TopK {
         // positions along the axis, laid out like the output
         let mut positions = vec![0i64; outer * k * inner];
         let mut offsets = vec![0usize; outer * k * inner];
-        for o in 0..outer {
-            for i in 0..inner {
+        for o in watched(0..outer) {
+            for i in watched(0..inner) {
                 let offset = |p: usize| (o * n + p) * inner + i;
                 let mut order: Vec<usize> = (0..n).collect();
                 // stable: of equal elements the first comes first

@@ -1,7 +1,7 @@
 //! Elementwise operators of one input without attributes: a table of functions.
 use crate::half::{bf16, f16};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, unsupported_dtype};
-use crate::ops::numeric::Real;
+use crate::ops::numeric::{Real, each};
 use crate::{DType, Result, Tensor, Value};
 
 /// An elementwise operator of one input: the same function on every element, the same type out as in.
@@ -100,7 +100,7 @@ impl Operator for Unary {
         let x = cx.tensor(0)?;
         macro_rules! map {
             ($t:ty, $f:expr) => {
-                Tensor::new(x.shape(), x.as_slice::<$t>()?.iter().map($f).collect::<Vec<$t>>())?
+                Tensor::new(x.shape(), each(&x.as_slice::<$t>()?, $f))?
             };
         }
         let f = self.f32;

@@ -1,4 +1,5 @@
 //! Iteration over broadcast operands, row by row.
+use fcc_ir::limits::check;
 use fcc_ir::ops::broadcast;
 
 /// The elements of an output, and where those of up to three inputs lie that belong to them.
@@ -35,14 +36,14 @@ impl Space {
     pub fn row(&self) -> (usize, [usize; 3]) {
         self.dims.last().copied().unwrap_or((1, [0; 3]))
     }
-    /// Calls `f` with the inputs' first elements of each row, in the output's order.
+    /// Calls `f` with the inputs' first elements of each row, in the output's order, up to where the run is stopped.
     pub fn for_rows(&self, mut f: impl FnMut([usize; 3])) {
         let outer = &self.dims[..self.dims.len().saturating_sub(1)];
         if self.dims.iter().any(|d| d.0 == 0) {
             return;
         }
         let (mut index, mut at) = (vec![0usize; outer.len()], [0usize; 3]);
-        loop {
+        while check().is_ok() {
             f(at);
             let mut axis = outer.len();
             loop {

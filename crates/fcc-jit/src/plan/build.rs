@@ -11,6 +11,7 @@ use crate::lower::{Cx, lower};
 use crate::segment::{Segment, Shared};
 use fcc_ir::infer::Facts;
 use fcc_ir::interp::{call_target, eval_op};
+use fcc_ir::limits;
 use fcc_ir::ops::quantize::Granularity;
 use fcc_ir::{DType, Graph, NodeId, NodeKind, Op, Result, Tensor, Value, ValueId, ValueInfo, ValueType};
 use std::collections::{HashMap, HashSet};
@@ -80,6 +81,7 @@ impl Plan {
             map: HashMap::new(),
         };
         for id in &split.now {
+            limits::check()?;
             builder.node(*id)?;
         }
         let made_later: HashSet<NodeId> = split.later.iter().copied().collect();
@@ -261,7 +263,7 @@ impl Builder<'_> {
     fn operator(&mut self, id: NodeId) -> Result<()> {
         let Some(op) = self.graph.op(id) else { return Ok(()) };
         self.origin(id, op);
-        if let Some(folded) = self.fold(id, op) {
+        if let Some(folded) = self.fold(id, op)? {
             self.origin_mut(id, |o| o.constant = true);
             let from = self.dequantised(id, op);
             for (v, tensor) in self.graph.values_of(id).collect::<Vec<_>>().into_iter().zip(folded) {
@@ -359,13 +361,28 @@ impl Builder<'_> {
         (bytes && zero.len() == scale.len()).then_some(Dequantised { tensor, scale, zero, axis })
     }
 
-    /// The outputs that are there, if they are the same in every run and not too large to keep.
-    fn fold(&self, id: NodeId, op: &fcc_ir::OpNode) -> Option<Vec<Tensor>> {
+    /// The outputs that are there, if they are the same in every run and not too large to keep. Errors if a limit of the
+    /// run is reached.
+    fn fold(&self, id: NodeId, op: &fcc_ir::OpNode) -> Result<Option<Vec<Tensor>>> {
         let values: Vec<ValueId> = self.graph.values_of(id).collect();
         let known: Option<Vec<Tensor>> = values.iter().map(|v| self.facts.get(*v).value).collect();
         if known.is_some() {
-            return known;
+            return Ok(known);
         }
+        let Some(inputs) = self.foldable(id, op, &values) else { return Ok(None) };
+        let wanted: Vec<bool> = self.graph.node(id).outputs().iter().map(|o| !o.name.is_empty()).collect();
+        let made = match eval_op(op, &self.shared.functions, &inputs, &[], &wanted) {
+            Ok(made) => made,
+            Err(why) if why.is_stopped() => return Err(why.at(self.graph.place(id))),
+            // what fails here fails again in the run, with its place
+            Err(_) => return Ok(None),
+        };
+        let kept = made.into_iter().zip(wanted).filter(|(_, w)| *w);
+        Ok(kept.map(|(v, _)| if let Value::Tensor(t) = v { Some(t) } else { None }).collect())
+    }
+
+    /// The inputs of an operator, if they are constants and its outputs small enough to keep.
+    fn foldable(&self, id: NodeId, op: &fcc_ir::OpNode, values: &[ValueId]) -> Option<Vec<Option<Value>>> {
         let random = op.op.is_random() || op.op == Op::Opaque || op.attrs.graphs().next().is_some();
         if random || !self.graph.captures_of(id).is_empty() {
             return None;
@@ -378,7 +395,7 @@ impl Builder<'_> {
             });
         }
         let mut bytes = 0usize;
-        for v in &values {
+        for v in values {
             let ty = self.facts.get(*v).ty;
             let t = ty.as_tensor()?;
             bytes = bytes.checked_add(t.dtype.byte_len(fcc_ir::elem_count(&t.known_shape()?).ok()?)?)?;
@@ -386,10 +403,6 @@ impl Builder<'_> {
         if bytes > self.shared.options.fold_budget_bytes {
             return None;
         }
-        let wanted: Vec<bool> = self.graph.node(id).outputs().iter().map(|o| !o.name.is_empty()).collect();
-        // what fails here fails again in the run, with its place
-        let made = eval_op(op, &self.shared.functions, &inputs, &[], &wanted).ok()?;
-        let kept = made.into_iter().zip(wanted).filter(|(_, w)| *w);
-        kept.map(|(v, _)| if let Value::Tensor(t) = v { Some(t) } else { None }).collect()
+        Some(inputs)
     }
 }

@@ -1,9 +1,11 @@
 //! Operators with subgraphs: each body is a segment of its own, compiled for the types it is run with, while the
 //! operator's own code walks over the bodies.
+use super::Profile;
 use crate::segment::{Segment, Shared};
 use fcc_ir::interp::{call_target, eval_checked};
 use fcc_ir::op::EvalCtx;
 use fcc_ir::{Error, Graph, GraphInput, NodeKind, OpNode, Result, Tensor, Value, ValueId, ValueInfo};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -63,7 +65,9 @@ pub(super) fn eval(
     inputs: &[Option<Value>],
     capture: &dyn Fn(usize) -> Result<Value>,
     wanted: &[bool],
+    profile: Option<&mut Profile>,
 ) -> Result<Vec<Value>> {
+    let profile = RefCell::new(profile);
     let mut captures: BTreeMap<usize, Value> = BTreeMap::new();
     for i in bodies.iter().flat_map(|b| &b.captures) {
         if !captures.contains_key(i) {
@@ -77,7 +81,12 @@ pub(super) fn eval(
         for i in &body.captures {
             all.push(captures.get(i));
         }
-        body.segment.run(&all, None)
+        let mut turn = profile.borrow().as_ref().map(|_| Profile::new(false));
+        let made = body.segment.run(&all, turn.as_mut())?;
+        if let (Some(profile), Some(turn)) = (profile.borrow_mut().as_deref_mut(), turn) {
+            profile.add_body(turn);
+        }
+        Ok(made)
     };
     let operator = op.op.operator().ok_or_else(|| Error::unsupported(format!("operator {}", op.op_type)))?;
     let schema = operator.schema();

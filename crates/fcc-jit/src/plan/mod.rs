@@ -18,6 +18,7 @@ use crate::host::Host;
 use crate::module::{self, Code};
 use crate::segment::Segment;
 use control::Body;
+use fcc_ir::limits::Held;
 use fcc_ir::{DType, Error, OpNode, Result, Value, ValueType};
 use run::{Frame, Spares};
 use std::sync::{Arc, Mutex};
@@ -174,6 +175,9 @@ pub struct Plan {
     /// The machine code that steps point into.
     #[allow(dead_code)]
     code: Option<Code>,
+    /// What the packed weights count as under the limits that the plan was made under.
+    #[allow(dead_code)]
+    held: Vec<Held>,
 }
 
 impl Plan {
@@ -193,6 +197,7 @@ impl Plan {
             frames: Mutex::default(),
             spares: Arc::default(),
             code: None,
+            held: vec![],
         }
     }
 

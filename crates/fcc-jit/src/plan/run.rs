@@ -5,6 +5,7 @@ use crate::guard;
 use crate::module::{TaskSpan, Tasks};
 use crate::segment::{Shared, lock};
 use fcc_ir::interp::eval_op;
+use fcc_ir::limits::{self, Held, Watch};
 use fcc_ir::{At as _, Bytes, DType, Error, Result, Tensor, Value, ValueType};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,8 +24,10 @@ pub(crate) enum Outcome {
 /// How long each step of a run took.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// The steps in order, those of later regions too.
+    /// The steps in order, those of later regions too. A step with bodies (a loop, a branch) takes what its bodies take.
     pub steps: Vec<ProfiledStep>,
+    /// Steps in bodies that the interpreter computed, each once with the time of all its turns.
+    pub in_bodies: Vec<ProfiledStep>,
     /// When the run began.
     begin: Instant,
     /// Whether the tasks of steps are timed.
@@ -47,7 +50,7 @@ pub struct ProfiledStep {
 impl Profile {
     /// A profile that begins now.
     pub(crate) fn new(tasks: bool) -> Profile {
-        Profile { steps: vec![], begin: Instant::now(), tasks }
+        Profile { steps: vec![], in_bodies: vec![], begin: Instant::now(), tasks }
     }
     /// A log for the tasks of a step, if they are timed.
     fn log(&self, step: &Step) -> Option<Tasks> {
@@ -57,6 +60,16 @@ impl Profile {
         let time = start.elapsed();
         let tasks = tasks.map(Tasks::spans).unwrap_or_default();
         self.steps.push(ProfiledStep { info, start: start - self.begin, time, tasks });
+    }
+    /// Adds what a turn of a body left to the interpreter.
+    pub(crate) fn add_body(&mut self, turn: Profile) {
+        let left = turn.steps.into_iter().filter(|s| s.info.is_interpreted());
+        for step in left.chain(turn.in_bodies) {
+            match self.in_bodies.iter_mut().find(|s| s.info == step.info) {
+                Some(known) => known.time += step.time,
+                None => self.in_bodies.push(step),
+            }
+        }
     }
     /// Adds a stretch in which the interpreter computed a whole region.
     pub(crate) fn add_interpreted(&mut self, why: &str, start: Instant) {
@@ -102,6 +115,7 @@ struct Owned {
     memory: Option<AlignedF32>,
     index: u32,
     home: Arc<Spares>,
+    _held: Option<Held>,
 }
 impl AsRef<[u8]> for Owned {
     fn as_ref(&self) -> &[u8] {
@@ -135,12 +149,15 @@ impl Plan {
         if self.interpreted.is_some() {
             return Ok(Outcome::Interpret);
         }
+        let watch = Watch::current();
+        let _arena = self.hold_memory()?;
         let mut running = Running { plan: self, shared, given, frame: self.frame()? };
         for step in &self.steps {
+            watch.check().at(|| step.info.place.clone())?;
             let start = profile.is_some().then(Instant::now);
             let tasks = profile.as_ref().and_then(|p| p.log(step));
             let surprise = match &step.action {
-                Action::Run(r) => match running.kernel_step(r, tasks.as_ref()) {
+                Action::Run(r) => match running.kernel_step(r, tasks.as_ref(), &watch) {
                     Ok(true) => {
                         let mut frame = running.frame;
                         frame.slots.fill(None);
@@ -150,7 +167,7 @@ impl Plan {
                     done => done.map(|_| None),
                 },
                 Action::Host(h) => running.host_step(h).map(|()| None),
-                Action::Interpret(i) => running.interpret_step(i),
+                Action::Interpret(i) => running.interpret_step(i, profile.as_deref_mut()),
             };
             if let Some(why) = surprise.at(|| step.info.place.clone())? {
                 return Ok(Outcome::Surprise(format!("{}: {why}", step.info.place)));
@@ -162,11 +179,22 @@ impl Plan {
                 p.add(step.info.clone(), start, tasks);
             }
         }
+        // what a step was stopped in the middle of is not a result
+        let last = || self.steps.last().map_or_else(String::new, |s| s.info.place.clone());
+        watch.check().at(last)?;
         let outputs = running.outputs()?;
         let mut frame = running.frame;
         frame.slots.fill(None);
         lock(&self.frames).push(frame);
         self.finish(outputs, profile)
+    }
+
+    /// Counts the arena while a run uses it, whether it is new or waited for one. Errors where it, or the outputs with
+    /// memory of their own, are over the limit.
+    fn hold_memory(&self) -> Result<Option<Held>> {
+        let own = |o: &Output| if let Output::Made { arg, own: true, .. } = o { arg.bytes } else { 0 };
+        limits::reserve(self.outputs.iter().map(own).fold(self.arena_bytes, usize::saturating_add))?;
+        Ok(limits::hold(self.arena_bytes))
     }
 
     fn frame(&self) -> Result<Frame> {
@@ -226,7 +254,7 @@ impl Running<'_, '_> {
                         Some(Value::Tensor(t)) if arg.offset + arg.bytes <= t.byte_len() => {
                             t.bytes().slice(arg.offset..arg.offset + arg.bytes)
                         }
-                        _ => Bytes::copy_from_slice(self.bytes(*arg)?),
+                        _ => self.copy(*arg)?,
                     };
                     Tensor::from_bytes(*dtype, shape.clone(), bytes)?.into()
                 }
@@ -243,7 +271,8 @@ impl Running<'_, '_> {
         if memory.is_none() {
             return Err(Error::invalid("an output is taken twice"));
         }
-        let owned = Owned { memory, index, home: self.plan.spares.clone() };
+        let held = limits::hold(bytes.saturating_add(limits::TENSOR_BYTES));
+        let owned = Owned { memory, index, home: self.plan.spares.clone(), _held: held };
         let bytes = Bytes::from_owner(owned).slice(..bytes);
         Ok(Tensor::from_bytes(dtype, shape, bytes)?.into())
     }
@@ -280,6 +309,12 @@ impl Running<'_, '_> {
         })
     }
 
+    /// A copy for a tensor.
+    fn copy(&self, arg: Arg) -> Result<Bytes> {
+        limits::reserve(arg.bytes)?;
+        Ok(limits::counted(Bytes::copy_from_slice(self.bytes(arg)?)))
+    }
+
     fn get(&self, src: &Src) -> Result<Value> {
         let found = match src {
             Src::Slot(i, shape) => self.slot(*i).cloned().map(|v| seen(v, shape)).transpose()?,
@@ -288,7 +323,7 @@ impl Running<'_, '_> {
                 _ => None,
             },
             Src::Bytes(arg, dtype, shape) => {
-                let bytes = Bytes::copy_from_slice(self.bytes(*arg)?);
+                let bytes = self.copy(*arg)?;
                 Some(Tensor::from_bytes(*dtype, shape.clone(), bytes)?.into())
             }
         };
@@ -296,7 +331,7 @@ impl Running<'_, '_> {
     }
 
     /// Runs a step of the operator's own code; gives a reason where a result is not of the type that was promised.
-    fn interpret_step(&mut self, i: &Interpret) -> Result<Option<String>> {
+    fn interpret_step(&mut self, i: &Interpret, profile: Option<&mut Profile>) -> Result<Option<String>> {
         let get = |src: &Src| self.get(src);
         let inputs: Vec<Option<Value>> =
             i.inputs.iter().map(|s| s.as_ref().map(get).transpose()).collect::<Result<_>>()?;
@@ -309,7 +344,7 @@ impl Running<'_, '_> {
             bodies => {
                 let missing = || Error::invalid("a capture is not given");
                 let capture = |c: usize| get(i.captures.get(c).ok_or_else(missing)?);
-                control::eval(&i.op, bodies, &inputs, &capture, &wanted)?
+                control::eval(&i.op, bodies, &inputs, &capture, &wanted, profile)?
             }
         };
         for (value, output) in made.into_iter().zip(&i.outputs) {
@@ -339,8 +374,8 @@ impl Running<'_, '_> {
             .ok_or_else(|| Error::invalid("an operand has no memory"))
     }
 
-    /// Runs a kernel; true if it raised its flag.
-    fn kernel_step(&mut self, run: &Run, tasks: Option<&Tasks>) -> Result<bool> {
+    /// Runs a kernel; true if it raised its flag. Once a limit is reached it begins no more tasks.
+    fn kernel_step(&mut self, run: &Run, tasks: Option<&Tasks>, watch: &Watch) -> Result<bool> {
         let flag = run.flag.and_then(|f| run.args.get(f)).filter(|f| f.at == At::Arena).map(|f| f.offset / 4);
         if let Some(word) = flag.and_then(|f| self.frame.arena.get_mut(f)) {
             *word = 0.0;
@@ -365,7 +400,7 @@ impl Running<'_, '_> {
         // this run's own, so no other thread has it.
         unsafe {
             match guard::guards_every_step() {
-                false => run.step.run_checked(pool, pointers, tasks),
+                false => run.step.run_checked(pool, pointers, tasks, watch),
                 true => run.step.run_checked_guarded(pool, pointers, tasks)?,
             }
         }

@@ -11,6 +11,7 @@ use crate::kernels::winograd::bilinear::Scheme;
 use crate::module::{Access, Buffer, Code, Kernel, Step};
 use crate::plan::Plan;
 use crate::pool::Pool;
+use fcc_ir::limits;
 use fcc_ir::{Error, Result};
 use std::cell::Cell;
 use std::time::Duration;
@@ -178,6 +179,7 @@ impl Bench {
             ways.extend(next);
             let Some(field) = self.field(asked, &ways, notes)? else { return Ok(None) };
             let times = field.race(self, &FIELD)?;
+            limits::check_now()?;
             let fastest = fastest(&times).map_or(best, |(i, _)| field.made[i].way);
             if stage > 0 && fastest == best {
                 break;
@@ -208,6 +210,7 @@ impl Bench {
                 continue;
             }
             let threads = way.threads(s.threads);
+            limits::check()?;
             let sums = Sums::of(&asked.problem, way, s).map_err(Error::invalid)?;
             match sums.build(code.emitter(), threads) {
                 Ok(kernel) => kernels.push((*way, sums, threads, kernel)),

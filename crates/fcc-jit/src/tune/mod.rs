@@ -13,6 +13,7 @@ use crate::choices::problem::{Asked, Problem};
 use crate::choices::{Choice, Choices, Key, Way};
 use crate::compiled::{Options, compile};
 use fcc_ir::interp::Values;
+use fcc_ir::limits;
 use fcc_ir::{Model, Result};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -131,6 +132,7 @@ impl Tuner<'_> {
             false => None,
         };
         for (done, a) in asked.iter().enumerate() {
+            limits::check_now()?;
             self.seen.insert(a.key.clone());
             if self.deadline.is_some_and(|d| Instant::now() >= d) {
                 self.tuned.left += 1;

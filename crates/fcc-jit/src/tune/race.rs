@@ -1,4 +1,5 @@
 //! Timing several ways to do the same, in turn, so that what else the machine does meets all of them alike.
+use fcc_ir::limits;
 use std::time::{Duration, Instant};
 
 /// How long a race may take, and when it gives up on those behind.
@@ -20,11 +21,15 @@ pub type Entrant<'a> = Box<dyn FnMut() + 'a>;
 /// The share of the best time so far above which an entrant is given up after so many rounds.
 const BEHIND: [(usize, f64); 3] = [(2, 1.3), (4, 1.12), (7, 1.06)];
 
-/// Median times of one run in nanoseconds; `None` of those that were given up. The first entrant never is.
+/// Median times of one run in nanoseconds; `None` of those that were given up. The first entrant never is, unless a limit
+/// of the run is reached: then nobody has a time.
 pub fn race(entrants: &mut [Entrant], rules: &Rules) -> Vec<Option<u64>> {
     let begin = Instant::now();
     let mut repeats: Vec<u32> = vec![];
     for run in entrants.iter_mut() {
+        if limits::check_now().is_err() {
+            return vec![None; entrants.len()];
+        }
         // first runs touch new memory and are no samples
         run();
         let start = Instant::now();
@@ -41,6 +46,9 @@ pub fn race(entrants: &mut [Entrant], rules: &Rules) -> Vec<Option<u64>> {
         for i in 0..entrants.len() {
             // who is first changes
             let i = (i + round) % entrants.len();
+            if limits::check_now().is_err() {
+                return vec![None; entrants.len()];
+            }
             if runs[i] {
                 let start = Instant::now();
                 (0..repeats[i]).for_each(|_| entrants[i]());

@@ -2,19 +2,21 @@
 use super::common::ModelArg;
 use super::files::CommandFiles;
 use super::inputs::InputArgs;
+use super::interpreted;
 use super::out::{Out, grouped};
 use super::progress::Progress;
-use super::{CompileArgs, EngineArg, Failure, TuneArgs};
+use super::{CompileArgs, EngineArg, Failure, LimitArgs, TuneArgs};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Measure how long a model takes to load, compile and run
 ///
 /// Runs for about --seconds unless --runs is given; the first run is measured apart. Times are wall-clock
-/// milliseconds.
+/// milliseconds. What is left to the interpreter is said in one line on standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   fcc bench model.onnx --random 0 --set batch=1 --threads 1
+  fcc bench model.onnx --random 0 --shape x=1,3,48,192
   fcc bench model.onnx --inputs in.npz --json")]
 pub struct Args {
     #[command(flatten)]
@@ -34,7 +36,11 @@ pub struct Args {
     /// Number of runs after the first [default: as many as fit in --seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
-    /// Print {"load_ms","compile_ms","first_run_ms","median_ms","min_ms","runs","peak_rss_bytes"}
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Print {"load_ms","compile_ms","first_run_ms","median_ms","min_ms","runs","peak_rss_bytes","interpreted_steps",
+    /// "interpreted_share"}: the steps that are left to the interpreter (those in the bodies of loops and branches each
+    /// once), and their part of the time of all steps in one more run, 0 to 1; null with --engine interpreter
     #[arg(long)]
     json: bool,
 }
@@ -80,7 +86,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         progress.show(|| format!("run {}: {ms:.2} ms", times.len()));
     }
+    // one more run, in which each step is timed: who computes it, and what share of the time that takes
+    let (_, interpreted) = interpreted::run(&runner, &values).map_err(in_file)?;
     progress.clear();
+    if let Some(interpreted) = &interpreted {
+        interpreted.tell();
+    }
     times.sort_by(f64::total_cmp);
     let runs = times.len();
     let min_ms = times.first().copied().unwrap_or_default();
@@ -97,6 +108,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             "min_ms": min_ms,
             "runs": runs,
             "peak_rss_bytes": peak,
+            "interpreted_steps": interpreted.as_ref().map(|i| i.steps),
+            "interpreted_share": interpreted.as_ref().map(|i| i.share),
         }))?;
     } else {
         for (name, ms) in [("load", load_ms), ("compile", compile_ms), ("first run", first_run_ms)] {

@@ -1,7 +1,8 @@
 //! Loading a model and binding its symbols.
 use super::Failure;
 use super::files::CommandFiles;
-use fcc_ir::{Bindings, Dim, Graph, Model, infer, text, verify};
+use fcc_ir::limits::{self, Watch};
+use fcc_ir::{At, Bindings, Dim, Graph, Model, infer, text, verify};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -48,8 +49,14 @@ impl ModelArg {
     }
 
     /// Loads the model, as text if its name ends in `.onnxtxt`, and verifies it. Notes every file that it consists of,
-    /// and errors if one of them is an output of the command.
+    /// and errors if one of them is an output of the command. What is read does not count as memory of a run.
     pub fn load(&self, files: &mut CommandFiles) -> Result<Model, Failure> {
+        let model = Watch::default().within(|| self.read(files))?;
+        limits::check_now().at(|| "loading").map_err(|e| Failure::from(e).in_file(self.name()))?;
+        Ok(model)
+    }
+
+    fn read(&self, files: &mut CommandFiles) -> Result<Model, Failure> {
         self.note(files);
         files.check()?;
         let path = self.name();

@@ -5,7 +5,7 @@ use super::inputs::InputArgs;
 use super::out::{Out, grouped, table};
 use super::progress::Progress;
 use super::steps::{as_json, megabytes, short, title};
-use super::{CompileArgs, EngineArg, Failure, TuneArgs};
+use super::{CompileArgs, EngineArg, Failure, LimitArgs, TuneArgs};
 use fcc_jit::{Isa, NodeInfo, Plan, StepInfo, Work};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   fcc explain model.onnx --random 0 --set batch=1
+  fcc explain model.onnx --random 0 --shape x=1,3,48,192 --max-seconds 60
   fcc explain model.onnx --inputs in.npz --precision fast --json
   fcc explain model.onnx --random 0 --plan")]
 pub struct Args {
@@ -32,6 +33,8 @@ pub struct Args {
     /// Print the plan with the place of each operand: @offset+bytes in the arena, #constants, %values of the interpreter
     #[arg(long, conflicts_with = "json")]
     plan: bool,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Print {"isa","threads","precision","nodes","memory","steps","interpreted_steps",
     /// "ends_where_a_shape_depends_on_data","arena_bytes"}
     #[arg(long)]

@@ -3,8 +3,10 @@ use super::Failure;
 use super::common::SetArg;
 use super::files::CommandFiles;
 use super::out::note;
+use super::shape::{self, ShapeArg};
 use fcc_ir::interp::{Values, by_slot};
-use fcc_ir::{Model, Value, infer, random};
+use fcc_ir::limits::Watch;
+use fcc_ir::{Model, Tensor, Value, ValueType, infer, random};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -30,17 +32,21 @@ impl FromStr for NamedFile {
 /// Where the inputs come from.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InputArgs {
-    /// Inputs by name, from a NumPy archive
+    /// Inputs by name, from a NumPy archive. An optional input is given by an array of its name, and is without a value
+    /// where there is none; a sequence by arrays NAME.0, NAME.1, …
     #[arg(long, value_name = "IN.npz", conflicts_with_all = ["input", "random"])]
     pub inputs: Option<PathBuf>,
     /// One input from a NumPy array or an ONNX tensor; give it once for each input
     #[arg(long, value_name = "NAME=FILE.npy|FILE.pb", conflicts_with = "random")]
     pub input: Vec<NamedFile>,
-    /// Random inputs from a seed: floats in [-1, 1), small integers; the same on every machine
+    /// Random inputs from a seed: floats in [-1, 1), small integers; the same on every machine. Extents without a name are
+    /// 1 where --shape gives no others
     #[arg(long, value_name = "SEED")]
     pub random: Option<u64>,
     #[command(flatten)]
     pub set: SetArg,
+    #[command(flatten)]
+    shape: ShapeArg,
 }
 
 impl InputArgs {
@@ -50,20 +56,23 @@ impl InputArgs {
         self.inputs.as_deref().into_iter().chain(single).for_each(|path| files.reads(path));
     }
 
-    /// The values, after binding `--set` in the model. Errors where they do not fit the model, and if an output of the
-    /// command is a file that they are read from.
+    /// The values, after binding `--set` and `--shape` in the model. Errors where they do not fit the model, and if an
+    /// output of the command is a file that they are read from.
     pub fn read(&self, model: &mut Model, files: &mut CommandFiles) -> Result<Values, Failure> {
         self.note(files);
         files.check()?;
         self.set.apply(model)?;
+        self.shape.apply(model)?;
         let values = match (&self.inputs, self.random) {
             (Some(path), _) => {
-                let arrays = fcc_onnx::read_npz(path)?;
-                let values: Values = arrays.into_iter().map(|(name, t)| (name, t.into())).collect();
+                let values = as_declared(model, Watch::default().within(|| fcc_onnx::read_npz(path))?);
                 check(model, &values).map_err(|e| e.in_file(path))?;
                 return Ok(values);
             }
-            (None, Some(seed)) => random::random_inputs(&model.graph, seed)?,
+            (None, Some(seed)) => {
+                shape::default_extents(model);
+                random::random_inputs(&model.graph, seed)?
+            }
             (None, None) => self.single_files(model, files)?,
         };
         check(model, &values)?;
@@ -89,7 +98,7 @@ impl InputArgs {
             };
             let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase());
             let value: Value = match extension.as_deref() {
-                Some("npy") => fcc_onnx::read_npy(file)?.into(),
+                Some("npy") => held(&input.info.ty, fcc_onnx::read_npy(file)?.into()),
                 Some("pb") => {
                     let (value, read) = fcc_onnx::read_value_pb_with_files(file, &input.info.ty)?;
                     files.reads_all(&read);
@@ -107,6 +116,44 @@ impl InputArgs {
         }
         Ok(values)
     }
+}
+
+/// A value as an input of this type takes it: an optional input holds it.
+fn held(declared: &ValueType, value: Value) -> Value {
+    match declared {
+        ValueType::Optional(ty) => Value::Optional((**ty).clone(), Some(Box::new(held(ty, value)))),
+        _ => value,
+    }
+}
+
+/// The type of the items of an input that is a sequence, or may be one.
+fn items_of(declared: &ValueType) -> Option<&ValueType> {
+    match declared {
+        ValueType::Sequence(item) => Some(item),
+        ValueType::Optional(ty) => items_of(ty),
+        _ => None,
+    }
+}
+
+/// The arrays as the model's inputs take them. An optional input has a value if there is an array of its name. The items
+/// of a sequence are arrays `NAME.0`, `NAME.1`, …, as `--outputs` writes them.
+fn as_declared(model: &Model, arrays: Vec<(String, Tensor)>) -> Values {
+    let mut values: Values = arrays.into_iter().map(|(name, t)| (name, t.into())).collect();
+    for input in &model.graph.inputs {
+        let (name, ty) = (&input.info.name, &input.info.ty);
+        let item = |i: usize| format!("{name}.{i}");
+        if let Some(item_ty) = items_of(ty)
+            && !values.contains_key(name)
+        {
+            let items: Vec<Value> = (0..).map_while(|i| values.remove(&item(i))).collect();
+            if !items.is_empty() {
+                values.insert(name.clone(), held(ty, Value::Sequence(item_ty.clone(), items)));
+            }
+        } else if let Some(value) = values.remove(name) {
+            values.insert(name.clone(), held(ty, value));
+        }
+    }
+    values
 }
 
 /// Names, types and shapes against the model. Says where the names that the file gives to dimensions do not hold.

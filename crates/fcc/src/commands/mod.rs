@@ -8,6 +8,8 @@ pub mod explain;
 mod failure;
 mod files;
 mod inputs;
+mod interpreted;
+mod limits;
 mod out;
 pub mod print;
 pub mod profile;
@@ -15,6 +17,7 @@ mod progress;
 pub mod rewrite;
 pub mod rules;
 pub mod run;
+mod shape;
 mod steps;
 pub mod summary;
 pub mod test;
@@ -22,6 +25,7 @@ mod tune;
 
 use compile::CompileArgs;
 pub use failure::Failure;
+use limits::LimitArgs;
 use tune::TuneArgs;
 
 /// What `--engine` takes.

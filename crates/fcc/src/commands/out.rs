@@ -52,7 +52,7 @@ pub fn warn(message: &str) {
     eprint_line(&format!("fcc: warning: {message}"));
 }
 
-/// Prints `fcc: note: …` as one line.
+/// Prints `fcc: note: …` as one line: nothing is wrong, and the user may want to know.
 pub fn note(message: &str) {
     eprint_line(&format!("fcc: note: {message}"));
 }

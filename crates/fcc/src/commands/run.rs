@@ -3,9 +3,10 @@ use super::arrays;
 use super::common::ModelArg;
 use super::files::{CommandFiles, Target, refuse_terminal};
 use super::inputs::InputArgs;
+use super::interpreted;
 use super::out::Out;
 use super::progress::Progress;
-use super::{CompileArgs, EngineArg, Failure, TuneArgs};
+use super::{CompileArgs, EngineArg, Failure, LimitArgs, TuneArgs};
 use fcc_ir::compare::{Tolerance, close, distance};
 use fcc_ir::convert::to_f64s;
 use fcc_ir::interp::Values;
@@ -14,12 +15,15 @@ use std::path::{Path, PathBuf};
 
 /// Run a model, and compare its outputs with expected ones
 ///
-/// Without --outputs and --expect, a line for each output shows its type, range and first elements.
+/// Without --outputs and --expect, a line for each output shows its type, range and first elements. What is left to the
+/// interpreter is said in one line on standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   fcc run model.onnx --inputs in.npz --outputs out.npz
   fcc run model.onnx --input x=x.npy --input mask=mask.pb --engine interpreter
   fcc run model.onnx --random 0 --set batch=4
+  fcc run model.onnx --random 0 --shape x=1,3,48,192
+  fcc run model.onnx --inputs in.npz --max-seconds 2.5 --max-memory 1024
   fcc run model.onnx --inputs in.npz --expect out.npz --rtol 1e-4
 
 Exit code 1 if an output is not as expected: |got - want| <= atol + rtol * |want| for floats, equal for the rest.")]
@@ -35,6 +39,8 @@ pub struct Args {
     compile: CompileArgs,
     #[command(flatten)]
     tune: TuneArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Write the outputs by name to a NumPy archive; - is standard output. A sequence is NAME.0, NAME.1, …,
     /// a map is NAME.keys and NAME.values
     #[arg(long, value_name = "OUT.npz")]
@@ -73,8 +79,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let options = args.tune.apply(args.engine, args.compile.options()?, &model, &given, &mut progress)?;
     let runner = fcc::Engine::from(args.engine).prepare(&model, &options).map_err(in_file)?;
     progress.show(|| "running".into());
-    let made = runner.run(&given).map_err(in_file)?;
+    let (made, interpreted) = interpreted::run(&runner, &given).map_err(in_file)?;
     progress.clear();
+    if let Some(interpreted) = interpreted {
+        interpreted.tell();
+    }
     if let Some(target) = &outputs {
         write(&files, target, &made)?;
     }

@@ -1,7 +1,7 @@
 //! `fcc test`: runs ONNX test-case folders.
 use super::out::Out;
 use super::progress::Progress;
-use super::{CompileArgs, EngineArg, Failure};
+use super::{CompileArgs, EngineArg, Failure, LimitArgs};
 use fcc::cases::{self, Outcome, Status};
 use serde_json::json;
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   fcc test fixtures/seeds
   fcc test --engine interpreter --json node/test_conv_with_strides_padding
+  fcc test --max-seconds 60 node
 
 Exit code 1 if a case failed or is unsupported.")]
 pub struct Args {
@@ -27,6 +28,8 @@ pub struct Args {
     /// Read external data through symbolic and hard links, as package caches have them
     #[arg(long)]
     follow_links: bool,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Print {"cases":[{"name","status","reason"}]}; status is passed, failed or unsupported
     #[arg(long)]
     json: bool,
@@ -45,6 +48,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for folder in &folders {
         progress.show(|| format!("{} of {}: {}", outcomes.len() + 1, folders.len(), folder.display()));
         let outcome = cases::run_with(folder, args.engine.into(), &options, &load);
+        if outcome.status == Status::Stopped {
+            // a case that was cut short says nothing, and neither do those behind it
+            return Err(Failure::input(outcome.reason).in_file(folder));
+        }
         if !args.json && outcome.status != Status::Passed {
             progress.clear();
             let status = if outcome.status == Status::Failed { "failed" } else { "unsupported" };

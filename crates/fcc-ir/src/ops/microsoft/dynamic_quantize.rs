@@ -4,6 +4,7 @@
 //! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>
 use super::DOMAIN;
 use crate::convert;
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::integer::{along, matmul_sums};
 use crate::ops::quantize::{dynamic_range, saturate};
@@ -70,7 +71,7 @@ impl Matrix {
         let mut out = Vec::with_capacity(rows.len() / width.max(1) * self.columns);
         for row in quantised.chunks_exact(width.max(1)) {
             let mut sums = vec![0i32; self.columns];
-            for (x, line) in row.iter().zip(self.values.chunks_exact(self.columns.max(1))) {
+            for (x, line) in watched(row.iter().zip(self.values.chunks_exact(self.columns.max(1)))) {
                 if *x != 0 {
                     sums.iter_mut().zip(line).for_each(|(s, w)| *s = s.wrapping_add(x * w));
                 }
@@ -166,7 +167,7 @@ impl Operator for DynamicQuantizeLSTM {
                 &mut h[d * batch * hidden..][..batch * hidden],
                 &mut c[d * batch * hidden..][..batch * hidden],
             );
-            for t in 0..longest {
+            for t in watched(0..longest) {
                 let of_h = r[d].product(h, hidden);
                 for s in (0..batch).filter(|s| t < lengths[*s]) {
                     let at = if p.reverse[d] { lengths[s] - 1 - t } else { t };

@@ -3,6 +3,7 @@
 //! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>
 use super::DOMAIN;
 use crate::convert;
+use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, unsupported_dtype};
 use crate::ops::integer::{centred, requantize};
 use crate::ops::quantize::{integer_range, saturate};
@@ -206,7 +207,7 @@ impl Operator for QGemm {
         let c = c.map(|c| c.as_slice::<i32>()).transpose()?;
         let mut sums = Vec::with_capacity(m * n);
         for i in 0..m {
-            for j in 0..n {
+            for j in watched(0..n) {
                 let start = match (&c, &c_at) {
                     (Some(c), Some(s)) => {
                         *c.get(i * s[0] + j * s[1]).ok_or_else(|| Error::invalid("C does not fit"))?

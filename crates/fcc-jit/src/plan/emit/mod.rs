@@ -25,7 +25,8 @@ use crate::module::{Code, Emitter, Kernel};
 use crate::segment::{Shared, lock};
 use about::About;
 use cranelift_jit::JITModule;
-use fcc_ir::{Error, NodeId, Result};
+use fcc_ir::limits::{self, Held, Watch};
+use fcc_ir::{At as _, Error, NodeId, Result};
 use forms::Forms;
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -139,6 +140,8 @@ pub(crate) struct Emit<'a> {
     regroups: HashMap<String, Loc>,
     consts: Vec<Const>,
     packing: Vec<Packing>,
+    /// What the packed weights count as.
+    held: Vec<Held>,
     const_of: HashMap<Vx, u32>,
     buffers: Vec<Buffer>,
     drafts: Vec<Draft>,
@@ -161,6 +164,7 @@ impl Plan {
             let inputs: Vec<(usize, u32)> =
                 input_slots.iter().zip(&program.inputs).map(|(from, v)| (*from, e.slot(*v))).collect();
             for node in &program.nodes {
+                limits::check().map_err(|why| why.at(node.place.clone()))?;
                 e.node(node)?;
             }
             let outputs = program.outputs.iter().enumerate();
@@ -202,6 +206,7 @@ impl<'a> Emit<'a> {
             regroups: HashMap::new(),
             consts: vec![],
             packing: vec![],
+            held: vec![],
             const_of: HashMap::new(),
             buffers: vec![],
             drafts: vec![],
@@ -281,14 +286,21 @@ impl<'a> Emit<'a> {
     /// Does the packing that was put off, on as many threads as a run has.
     fn pack(&mut self) -> Result<()> {
         let jobs: Mutex<Vec<Packing>> = Mutex::new(std::mem::take(&mut self.packing));
-        let made: Mutex<Vec<(usize, Result<AlignedF32>)>> = Mutex::new(vec![]);
+        let made: Mutex<Vec<(usize, Result<(AlignedF32, Option<Held>)>)>> = Mutex::new(vec![]);
+        let watch = Watch::current();
         let work = || {
             loop {
                 // the lock must not be held while the job runs
                 let next = lock(&jobs).pop();
                 let Some(Packing { at, elems, job }) = next else { return };
-                let mut data = AlignedF32::zeros(elems);
-                let done = job(&mut data).map_err(Error::from).map(|()| data);
+                let done = watch.within(|| {
+                    limits::check_now()?;
+                    limits::reserve(elems.saturating_mul(4))?;
+                    let mut data = AlignedF32::zeros(elems);
+                    let held = limits::hold(elems.saturating_mul(4));
+                    job(&mut data)?;
+                    Ok((data, held))
+                });
                 lock(&made).push((at, done));
             }
         };
@@ -299,7 +311,9 @@ impl<'a> Emit<'a> {
             work();
         });
         for (at, data) in made.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            self.consts[at] = Const::Packed(data?);
+            let (data, held) = data.at(|| "packing weights")?;
+            self.consts[at] = Const::Packed(data);
+            self.held.extend(held);
         }
         Ok(())
     }
@@ -610,6 +624,7 @@ impl Emit<'_> {
             frames: Default::default(),
             spares: Default::default(),
             code: Some(self.code),
+            held: self.held,
         };
         match plan.check() {
             Ok(()) => Ok(plan),

@@ -7,7 +7,7 @@ use super::common::ModelArg;
 use super::files::CommandFiles;
 use super::inputs::InputArgs;
 use super::progress::Progress;
-use super::{CompileArgs, EngineArg, Failure, TuneArgs};
+use super::{CompileArgs, EngineArg, Failure, LimitArgs, TuneArgs};
 use fcc_ir::interp::Values;
 use fcc_jit::peak::Peak;
 use fcc_jit::pool::Pool;
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   fcc profile model.onnx --random 0 --set batch=1 --threads 1
+  fcc profile model.onnx --random 0 --shape x=1,3,48,192 --max-seconds 60
   fcc profile model.onnx --inputs in.npz --top 20
   fcc profile model.onnx --random 0 --trace trace.json --trace-runs 3
 
@@ -49,6 +50,8 @@ pub struct Args {
     /// How many runs the trace shows
     #[arg(long, value_name = "N", default_value_t = 1, requires = "trace", value_parser = clap::value_parser!(u32).range(1..=1000))]
     trace_runs: u32,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Print {"isa","threads","precision","peak_gflops","runs","median_ms","steps","operators","interpreted"}
     #[arg(long)]
     json: bool,

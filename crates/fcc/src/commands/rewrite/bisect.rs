@@ -57,7 +57,7 @@ fn describe(row: &Row) -> String {
 
 /// Whether the rewritten model computes what the original does.
 fn is_verified(options: &fcc_jit::Options, original: &Model, rewritten: &Model) -> fcc_ir::Result<bool> {
-    match compare(original, rewritten, options) {
+    match compare(original, rewritten, options)? {
         Verified::Compared(c) => Ok(c.is_same()),
         Verified::Broken(_) => Ok(false),
         Verified::Impossible(why) => Err(Error::invalid(format!("verification is not possible: {why}"))),

@@ -8,7 +8,7 @@ use super::common::{ModelArg, SetArg};
 use super::files::{CommandFiles, Target, refuse_terminal};
 use super::out::{Out, complain};
 use super::progress::Progress;
-use super::{CompileArgs, Failure};
+use super::{CompileArgs, Failure, LimitArgs};
 use dump::Dump;
 use fcc_ir::text::{PrintOptions, print};
 use fcc_ir::{Model, printable_json};
@@ -39,6 +39,7 @@ use verification::{Verified, compare};
   fcc rewrite vgg.onnx --dense --keep-padding
   fcc rewrite model.onnx --bisect --dump steps/
   fcc rewrite model.onnx --bisect --check ./my_runtime_accepts
+  fcc rewrite model.onnx --max-seconds 60 --max-memory 4096
 
 `fcc rules` lists the rules. Exit code 1 if the rewritten model differs from the original or a
 proof fails; then nothing is written. --bisect writes no model; exit code 1 if it finds a rewrite.")]
@@ -100,6 +101,8 @@ pub struct Args {
     /// Write over the input
     #[arg(long, conflicts_with = "output")]
     in_place: bool,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Print the report as JSON in place of the table
     #[arg(long)]
     json: bool,
@@ -157,7 +160,8 @@ fn outcome(args: &Args, model: &mut Model, passes: &[Pass]) -> Result<Outcome, F
     let (report, proofs) = rewrite(args, model, passes)?;
     progress.show(|| "verifying".into());
     let verified = match original.as_ref().filter(|_| verify) {
-        Some(original) => compare(original, model, &args.compile.options()?),
+        Some(original) => compare(original, model, &args.compile.options()?)
+            .map_err(|e| Failure::from(e).in_file(args.model.name()))?,
         None => Verified::NotAsked,
     };
     let dense = match original.as_ref().filter(|_| args.dense) {

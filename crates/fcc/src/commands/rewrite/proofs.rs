@@ -26,6 +26,7 @@ impl Proofs {
                 self.made.extend(proof);
                 Ok(())
             }
+            Err(e) if e.is_stopped() => Err(e),
             Err(e) => {
                 self.failed = Some(e.to_string());
                 Err(e)

@@ -20,21 +20,24 @@ pub enum Verified {
 
 /// Runs whole models: compiled where that works, else in the interpreter.
 fn engine(model: &Model, inputs: &Values, options: &fcc_jit::Options) -> fcc_ir::Result<Values> {
-    let compiled = fcc_jit::compile(model, options).and_then(|c| c.run(inputs));
-    compiled.or_else(|_| interp::run(model, inputs))
+    match fcc_jit::compile(model, options).and_then(|c| c.run(inputs)) {
+        Err(why) if !why.is_stopped() => interp::run(model, inputs),
+        done => done,
+    }
 }
 
-/// Compares the two models on seeded inputs.
-pub fn compare(original: &Model, rewritten: &Model, options: &fcc_jit::Options) -> Verified {
+/// Compares the two models on seeded inputs. Errors if a limit of the run is reached.
+pub fn compare(original: &Model, rewritten: &Model, options: &fcc_jit::Options) -> fcc_ir::Result<Verified> {
     let engine = |model: &Model, inputs: &Values| engine(model, inputs, options);
     let options = verify::Options { engine: Some(&engine), ..Default::default() };
     match verify::compare(original, rewritten, &options) {
-        Ok(comparison) => Verified::Compared(comparison),
+        Ok(comparison) => Ok(Verified::Compared(comparison)),
+        Err(e) if e.is_stopped() => Err(e),
         Err(e) => {
             let original = matches!(e.root(), fcc_ir::Error::Unsupported(_))
                 || e.root().to_string().starts_with("the original does not run");
             let why = e.to_string();
-            if original { Verified::Impossible(why) } else { Verified::Broken(why) }
+            Ok(if original { Verified::Impossible(why) } else { Verified::Broken(why) })
         }
     }
 }
