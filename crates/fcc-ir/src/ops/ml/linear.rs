@@ -106,6 +106,7 @@ impl Linear {
         let mut scores = vec![0.0; new_elems(&[rows, self.columns()])?];
         let mut classes = vec![];
         for (r, out) in scores.chunks_exact_mut(self.columns().max(1)).enumerate() {
+            crate::limits::check()?;
             classes.push(self.row(&x[r * features..][..features], out));
         }
         Ok((scores, classes))

@@ -166,6 +166,7 @@ impl Operator for SvmRegressor {
         let x = reals::<f32>(x)?;
         let mut y = vec![];
         for row in 0..rows {
+            cx.check()?;
             y.push(svm.row(&x[row * columns..][..columns]));
         }
         Ok(vec![Tensor::new([rows, 1], y)?.into()])

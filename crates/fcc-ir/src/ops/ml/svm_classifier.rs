@@ -205,6 +205,7 @@ impl Operator for SvmClassifier {
         let x = reals::<f32>(x)?;
         let (mut which, mut scores) = (vec![], vec![]);
         for row in 0..rows {
+            cx.check()?;
             let (class, row) = svm.row(&x[row * columns..][..columns]);
             which.push(class);
             scores.extend(row);
