@@ -54,17 +54,17 @@ fn the_cnn_stays_inside_its_operands() {
     is_near(&fixtures::model("mnist_cnn.onnx"), &few_digits());
 }
 
-/// Every case of a folder passes guarded where it passes without, at every level.
-fn stay_inside(folders: &[PathBuf]) -> usize {
+/// Every case of a folder passes guarded where it passes without.
+fn stay_inside(folders: &[PathBuf], options: &[Options]) -> usize {
     let mut passed = 0;
-    for options in options() {
+    for options in options {
         for folder in folders {
             fcc_jit::guard::every_step(false);
-            if run(folder, Engine::Jit, &options).status != Status::Passed {
+            if run(folder, Engine::Jit, options).status != Status::Passed {
                 continue;
             }
             fcc_jit::guard::every_step(true);
-            let outcome = run(folder, Engine::Jit, &options);
+            let outcome = run(folder, Engine::Jit, options);
             let place = format!("{} at {}, {} threads", outcome.name, options.isa, options.threads);
             assert_eq!(outcome.status, Status::Passed, "{place}: {}", outcome.reason);
             passed += 1;
@@ -76,7 +76,8 @@ fn stay_inside(folders: &[PathBuf]) -> usize {
 #[test]
 fn every_seed_stays_inside_its_operands() {
     let folders = find(&[fixtures::path("seeds")]).unwrap();
-    assert_eq!(stay_inside(&folders), folders.len() * options().len());
+    let options = options();
+    assert_eq!(stay_inside(&folders, &options), folders.len() * options.len());
 }
 
 #[test]
@@ -86,7 +87,8 @@ fn every_node_case_stays_inside_its_operands() {
     let cache = std::env::var_os("FCC_CACHE").map_or(root.join(".cache"), PathBuf::from);
     let folders =
         fcc_tests::cases::list(&cache.join("node")).expect("cases written by scripts/backend_cases.py");
-    let passed = stay_inside(&folders);
+    let split: Vec<Options> = options().into_iter().filter(|o| o.threads == 2).collect();
+    let passed = stay_inside(&folders, &split);
     println!("{passed} runs of {} cases", folders.len());
     assert!(passed > 0);
 }
