@@ -66,3 +66,28 @@ fn symbols_reach_every_value() {
     }
     assert_eq!(seen, COMPLETE.len(), "models are missing in {}", dir.display());
 }
+
+/// Every model at hand passes the tables of operators and inference: nothing valid is refused.
+#[test]
+#[ignore = "needs the models that scripts/fetch_models.py and its siblings fetch"]
+fn no_model_at_hand_is_refused() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let dir = std::env::var_os("FCC_CACHE").map_or(root.join(".cache"), PathBuf::from);
+    let mut folders = vec![dir.join("models"), root.join("fixtures")];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        for path in entries.map(|e| e.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "onnx") {
+                let fail = |e: &dyn std::fmt::Display| panic!("{}: {e}", path.display());
+                let mut model = load(&path, &LoadOptions::default()).unwrap_or_else(|e| fail(&e));
+                let functions = model.functions.clone();
+                infer(&mut model.graph, &functions).unwrap_or_else(|e| fail(&e));
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 30, "{seen} models in {}", dir.display());
+}

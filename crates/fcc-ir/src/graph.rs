@@ -1,7 +1,9 @@
 //! The graph: nodes are inputs, constants and operators; edges carry which output feeds which slot.
+mod effects;
 mod names;
 mod splice;
 
+pub use effects::Effects;
 pub use names::{Names, Owner};
 
 use crate::attr::{Attrs, ConstSparse, ConstTensor};
@@ -88,6 +90,28 @@ pub struct OpNode {
     pub n_inputs: u32,
     /// `NodeProto.device_configurations`, encoded, kept as read.
     pub device_configurations: Vec<Bytes>,
+}
+
+impl OpNode {
+    /// The name, if the node is an operator of `ai.onnx` that fcc knows in this opset; `""` for anything else, a call
+    /// of a model's function that bears such a name included. Who asks what a node computes by name asks here.
+    pub fn onnx_name(&self) -> &str {
+        match self.op {
+            Op::Opaque => "",
+            _ if matches!(self.domain.as_str(), "" | "ai.onnx") => &self.op_type,
+            _ => "",
+        }
+    }
+    /// Makes the node something else, of `ai.onnx`.
+    pub fn become_onnx(&mut self, op_type: &str) {
+        (self.domain, self.op_type, self.overload) = (String::new(), op_type.into(), String::new());
+        self.op = Op::of("", op_type, "", self.version);
+    }
+    /// Sets the overload: with one, the node is a call of a model's function.
+    pub fn set_overload(&mut self, overload: String) {
+        self.op = Op::of(&self.domain, &self.op_type, &overload, self.version);
+        self.overload = overload;
+    }
 }
 
 /// A node: what it is, its name and its outputs.
@@ -458,12 +482,13 @@ impl Graph {
     fn add_op_ranked(&mut self, new: NewNode<'_>, rank: Option<u64>) -> Result<NodeId> {
         let n_inputs = u32::try_from(new.inputs.len()).map_err(|_| Error::invalid("too many inputs"))?;
         let domain = if new.domain == "ai.onnx" { "" } else { new.domain };
+        let version = self.opsets.get(domain).copied().unwrap_or(0);
         let op = OpNode {
-            op: Op::lookup(domain, new.op_type),
+            op: Op::of(domain, new.op_type, "", version),
             domain: new.domain.into(),
             op_type: new.op_type.into(),
             overload: String::new(),
-            version: self.opsets.get(domain).copied().unwrap_or(0),
+            version,
             attrs: new.attrs,
             n_inputs,
             device_configurations: vec![],
@@ -594,11 +619,13 @@ impl Graph {
             }
         }
     }
-    /// Removes every operator, constant and capture that no output needs; graph inputs stay. Returns the places
-    /// of what was removed. `value_info` entries of values that are gone go with them.
-    pub fn sweep(&mut self) -> Vec<String> {
+    /// Removes every operator, constant and capture that no output needs; graph inputs stay, and so do operators that
+    /// `kept` asks for (those with [`Effects`]), with what they read. Returns the places of what was removed.
+    /// `value_info` entries of values that are gone go with them.
+    pub fn sweep(&mut self, kept: impl Fn(&OpNode) -> bool) -> Vec<String> {
         let mut live: BTreeSet<NodeId> = self.inputs.iter().map(|i| i.node).collect();
         let mut work: Vec<NodeId> = self.outputs.iter().map(|o| o.value.node).collect();
+        work.extend(self.nodes().into_iter().filter(|id| self.op(*id).is_some_and(&kept)));
         while let Some(id) = work.pop() {
             if live.insert(id) {
                 work.extend(self.g.neighbors_directed(id.0, Incoming).map(NodeId));

@@ -1,7 +1,8 @@
 //! Shape inference over a graph: types, symbolic extents, and constants small enough to follow shape arithmetic.
 use crate::graph::NodeKind;
-use crate::interp::{bind_attributes, call_target, eval_op};
-use crate::op::{Fact, InferCtx};
+use crate::interp::{call_target, called, eval_op};
+use crate::op::Fact;
+use crate::schema::judge;
 use crate::{At, Bindings, Error, Function, Graph, NodeId, Op, OpNode, Result, Value, ValueId, ValueType};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -156,22 +157,17 @@ pub fn infer_op(
     n_outputs: usize,
 ) -> Result<Vec<Fact>> {
     if let Some(f) = call_target(op, functions) {
-        let body = bind_attributes(f, &op.attrs)?;
+        let body = called(f, op, n_outputs)?;
         let given: Vec<Fact> = inputs.iter().map(|f| f.clone().unwrap_or_default()).collect();
         let facts = infer_facts(&body, functions, Some(&given), &[])?;
-        return Ok(body.outputs.iter().map(|o| facts.get(o.value)).collect());
+        return Ok(body.outputs.iter().take(n_outputs).map(|o| facts.get(o.value)).collect());
     }
     let Some(operator) = op.op.operator() else { return Ok(vec![Fact::default(); n_outputs]) };
-    let schema = operator.schema();
-    if inputs.len() < schema.inputs.0 || inputs.len() > schema.inputs.1 {
-        let wanted = format!("{} to {}", schema.inputs.0, schema.inputs.1);
-        return Err(Error::mismatch("number of inputs", inputs.len(), wanted));
-    }
     let subgraph = |g: &Graph, given: &[Fact]| {
         let facts = infer_facts(g, functions, Some(given), captures)?;
         Ok(g.outputs.iter().map(|o| facts.get(o.value)).collect())
     };
-    operator.infer(&InferCtx { node: op, inputs, n_outputs, subgraph: &subgraph })
+    judge(operator, op, inputs, n_outputs, &subgraph)
 }
 
 /// Computes a small node whose inputs are all constant, so that shape arithmetic is followed.

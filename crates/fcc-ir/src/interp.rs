@@ -2,10 +2,11 @@
 use crate::attr::{AttrValue, Attrs};
 use crate::graph::{GraphInput, NodeKind};
 use crate::limits;
-use crate::op::{EvalCtx, Fact, InferCtx, Operator};
+use crate::op::{EvalCtx, Fact, Operator};
 use crate::ops::movement::new_elems;
+use crate::schema::{check, judge};
 use crate::{
-    At, Error, Function, Graph, Model, NodeId, OpNode, Result, RunLimits, Value, ValueId, ValueType,
+    At, Error, Function, Graph, Model, NodeId, Op, OpNode, Result, RunLimits, Value, ValueId, ValueType,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -147,18 +148,13 @@ pub fn eval_op(
     wanted: &[bool],
 ) -> Result<Vec<Value>> {
     if let Some(f) = call_target(op, functions) {
-        let body = bind_attributes(f, &op.attrs)?;
+        let body = called(f, op, wanted.len())?;
         return eval_graph(&body, functions, inputs.to_vec(), &[], &mut |_, _, _| {});
     }
     let Some(operator) = op.op.operator() else {
         return Err(Error::unsupported(format!("operator {}{}", domain_prefix(&op.domain), op.op_type)));
     };
-    let schema = operator.schema();
-    if inputs.len() > schema.inputs.1 || inputs.len() < schema.inputs.0 {
-        let wanted = format!("{} to {}", schema.inputs.0, schema.inputs.1);
-        return Err(Error::mismatch("number of inputs", inputs.len(), wanted));
-    }
-    of_a_size(operator, op, inputs, wanted.len())?;
+    judged(operator, op, inputs, wanted.len())?;
     let subgraph = |g: &Graph, inputs: Vec<Value>| {
         eval_graph(g, functions, inputs.into_iter().map(Some).collect(), captures, &mut |_, _, _| {})
     };
@@ -178,23 +174,23 @@ pub fn eval_checked(operator: &dyn Operator, cx: &EvalCtx<'_>) -> Result<Vec<Val
     made
 }
 
-/// Errs where an output is far larger than anything that can be computed: a few bytes of a file can ask for that.
-fn of_a_size(operator: &dyn Operator, op: &OpNode, inputs: &[Option<Value>], n_outputs: usize) -> Result<()> {
-    // the nodes of a subgraph are seen one by one
-    if op.attrs.graphs().next().is_some() {
-        return Ok(());
-    }
+/// Errs on what inference refuses, and where an output is far larger than anything that can be computed: a few bytes
+/// of a file can ask for that.
+fn judged(operator: &dyn Operator, op: &OpNode, inputs: &[Option<Value>], n_outputs: usize) -> Result<()> {
     let fact = |value: &Value| match value {
         Value::Tensor(t) if t.len() <= SMALL_ELEMS => Fact::constant(t.clone()),
         other => Fact::from(other.value_type()),
     };
     let facts: Vec<Option<Fact>> = inputs.iter().map(|v| v.as_ref().map(fact)).collect();
+    // the nodes of a subgraph are seen one by one
+    if op.attrs.graphs().next().is_some() {
+        return check(op, &facts, n_outputs);
+    }
     let none = |_: &Graph, _: &[Fact]| Ok(vec![]);
-    // what inference has against the node, evaluation says with the values at hand
-    let made = operator.infer(&InferCtx { node: op, inputs: &facts, n_outputs, subgraph: &none });
+    let made = judge(operator, op, &facts, n_outputs, &none)?;
     let known = |f: Fact| f.ty.as_tensor().and_then(|t| Some((t.dtype, t.known_shape()?)));
     let mut bytes = 0usize;
-    for (dtype, shape) in made.into_iter().flatten().filter_map(known) {
+    for (dtype, shape) in made.into_iter().filter_map(known) {
         let elems = new_elems(&shape).at(|| "output")?;
         bytes = bytes.saturating_add(dtype.byte_len(elems).unwrap_or(elems));
     }
@@ -208,9 +204,26 @@ fn domain_prefix(domain: &str) -> String {
     if domain.is_empty() { String::new() } else { format!("{domain}.") }
 }
 
-/// The function that a node calls: functions go before operators of the same name.
+/// The function that a node calls: none if it is an operator ([`Op::of`]), though a function bears its name.
 pub fn call_target<'f>(op: &OpNode, functions: &'f [Function]) -> Option<&'f Function> {
+    if op.op != Op::Opaque {
+        return None;
+    }
     functions.iter().find(|f| f.domain == op.domain && f.name == op.op_type && f.overload == op.overload)
+}
+
+/// The body of the function that a node with this many outputs calls, as [`bind_attributes`] makes it. The node may
+/// leave out trailing inputs and outputs. Errors where it has more than the function.
+pub fn called(function: &Function, op: &OpNode, n_outputs: usize) -> Result<Graph> {
+    let place = |what: &str| format!("number of {what} of a call of function `{}`", function.name);
+    let (inputs, outputs) = (function.body.inputs.len(), function.body.outputs.len());
+    if op.n_inputs as usize > inputs {
+        return Err(Error::mismatch(place("inputs"), op.n_inputs, format!("at most {inputs}")));
+    }
+    if n_outputs > outputs {
+        return Err(Error::mismatch(place("outputs"), n_outputs, format!("at most {outputs}")));
+    }
+    bind_attributes(function, &op.attrs)
 }
 
 /// A function's body with references to the caller's attributes replaced. Errors on a missing attribute.

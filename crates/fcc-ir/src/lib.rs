@@ -24,6 +24,7 @@ pub mod op;
 pub mod ops;
 mod printable;
 pub mod random;
+pub mod schema;
 mod string_list;
 pub mod summary;
 mod tensor;
@@ -36,8 +37,8 @@ pub use dim::{Bindings, Dim, DimExpr};
 pub use dtype::DType;
 pub use error::{At, Error, Result};
 pub use graph::{
-    Graph, GraphInput, GraphOutput, Names, NewNode, Node, NodeId, NodeKind, OpNode, Opsets, Output, Owner,
-    QuantAnnotation, Slot, ValueId,
+    Effects, Graph, GraphInput, GraphOutput, Names, NewNode, Node, NodeId, NodeKind, OpNode, Opsets, Output,
+    Owner, QuantAnnotation, Slot, ValueId,
 };
 pub use half;
 pub use limits::{CancelToken, RunLimits, Stopped};

@@ -162,6 +162,34 @@ impl<'a> InferCtx<'a> {
     pub fn shape(&self, i: usize) -> Result<Option<&'a Shape>> {
         Ok(self.tensor(i)?.and_then(|t| t.shape.as_ref()))
     }
+    /// Errors unless an input can have this shape, as far as it is there and its shape is known.
+    pub fn need_shape(&self, i: usize, wanted: &[Dim]) -> Result<()> {
+        let Some(shape) = self.known_shape(i) else { return Ok(()) };
+        let fits = shape.len() == wanted.len() && shape.iter().zip(wanted).all(|(a, b)| a.compatible(b));
+        if fits { Ok(()) } else { Err(shape_error(i, shape, &dims_text(wanted))) }
+    }
+    /// Errors unless an input can be broadcast to this shape (which stays as it is), as far as it is there and its
+    /// shape is known.
+    pub fn need_stretch(&self, i: usize, to: &[Dim]) -> Result<()> {
+        let Some(shape) = self.known_shape(i) else { return Ok(()) };
+        let fits = |(a, b): (&Dim, &Dim)| *a == Dim::Known(1) || a.compatible(b);
+        if shape.len() <= to.len() && shape.iter().rev().zip(to.iter().rev()).all(fits) {
+            return Ok(());
+        }
+        Err(shape_error(i, shape, &format!("one that stretches to {}", dims_text(to))))
+    }
+    /// Errors unless an input can have one element, as far as it is there and its shape is known.
+    pub fn need_one_element(&self, i: usize) -> Result<()> {
+        match self.known_shape(i) {
+            Some(shape) if !shape.iter().all(|d| d.compatible(&Dim::Known(1))) => {
+                Err(shape_error(i, shape, "one element"))
+            }
+            _ => Ok(()),
+        }
+    }
+    fn known_shape(&self, i: usize) -> Option<&'a Shape> {
+        self.inputs.get(i)?.as_ref()?.ty.as_tensor()?.shape.as_ref()
+    }
     /// The value of an input, if it is there and the same in every run.
     pub fn value(&self, i: usize) -> Option<&'a Tensor> {
         self.inputs.get(i)?.as_ref()?.value.as_ref()
@@ -220,6 +248,15 @@ impl<'a> EvalCtx<'a> {
     }
 }
 
+fn shape_error(i: usize, got: &[Dim], wanted: &str) -> Error {
+    Error::mismatch(format!("shape of input {i}"), dims_text(got), wanted)
+}
+
+/// Extents as messages show them: `[N,3,?]`.
+fn dims_text(dims: &[Dim]) -> String {
+    format!("[{}]", dims.iter().map(Dim::to_string).collect::<Vec<_>>().join(","))
+}
+
 fn one_dtype(dtypes: impl Iterator<Item = Option<DType>>) -> Result<()> {
     let mut known = dtypes.enumerate().filter_map(|(i, t)| Some((i, t.filter(|t| *t != DType::Undefined)?)));
     let Some((first, wanted)) = known.next() else { return Ok(()) };
@@ -234,6 +271,14 @@ fn one_dtype(dtypes: impl Iterator<Item = Option<DType>>) -> Result<()> {
 
 fn missing_input(i: usize) -> Error {
     Error::mismatch(format!("input {i}"), "none", "a value")
+}
+
+/// Errors unless a node lists as many outputs as its subgraph (or the function that it calls) makes for it.
+pub fn need_outputs(listed: usize, made: usize) -> Result<()> {
+    if listed == made {
+        return Ok(());
+    }
+    Err(Error::mismatch("number of outputs", listed, format!("{made}, as many as the subgraph makes")))
 }
 
 /// The error of an operator that does not compute this element type.

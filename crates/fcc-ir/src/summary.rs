@@ -140,13 +140,13 @@ fn parameters_of(graph: &Graph, id: NodeId, op: &OpNode, counted: &mut BTreeSet<
         let elems = match &graph.node(value.node).kind {
             NodeKind::Constant(c) => parameter_elems(&c.tensor),
             NodeKind::SparseConstant(s) => parameter_elems(&s.values.tensor),
-            NodeKind::Op(o) if o.op_type == "Constant" => {
+            NodeKind::Op(o) if o.onnx_name() == "Constant" => {
                 graph.constant(value).map_or(0, |t| parameter_elems(&t))
             }
             NodeKind::Op(_) | NodeKind::Input | NodeKind::Capture(_) => 0,
         };
         if elems > 0 && counted.insert(value) {
-            let running = op.op_type == "BatchNormalization" && i >= 3;
+            let running = op.onnx_name() == "BatchNormalization" && i >= 3;
             *(if running { &mut buffers } else { &mut parameters }) += elems;
         }
     }
@@ -162,7 +162,7 @@ fn subgraph_parameters(graph: &Graph) -> usize {
         NodeKind::SparseConstant(s) => parameter_elems(&s.values.tensor),
         NodeKind::Op(op) => {
             let own = match op.attrs.get("value") {
-                Some(AttrValue::Tensor(t)) if op.op_type == "Constant" => parameter_elems(&t.tensor),
+                Some(AttrValue::Tensor(t)) if op.onnx_name() == "Constant" => parameter_elems(&t.tensor),
                 _ => 0,
             };
             own + op.attrs.graphs().map(subgraph_parameters).sum::<usize>()
@@ -192,11 +192,12 @@ fn bytes_of(ty: &ValueType) -> Dim {
 
 /// Operations of one run of a node.
 fn flops(graph: &Graph, id: NodeId, op: &OpNode) -> Dim {
-    if graph.constant(ValueId { node: id, output: 0 }).is_some() {
+    let first = (!graph.node(id).outputs().is_empty()).then_some(ValueId { node: id, output: 0 });
+    if first.is_some_and(|v| graph.constant(v).is_some()) {
         return Dim::Known(0);
     }
     let input = |i| shape(graph, graph.input(id, i));
-    let output = shape(graph, Some(ValueId { node: id, output: 0 }));
+    let output = shape(graph, first);
     counted(op, &input, output.as_ref()).unwrap_or(Dim::Unknown)
 }
 
@@ -205,10 +206,8 @@ fn counted(op: &OpNode, input: &dyn Fn(usize) -> Option<Shape>, output: Option<&
     let times = |a: &Dim, n: usize| a.mul(&Dim::Known(n));
     let per_output = |n: usize| Some(times(&product(output?), n));
     let per_input = |n: usize| Some(times(&product(&input(0)?), n));
-    if !op.domain.is_empty() && op.domain != "ai.onnx" {
-        return None;
-    }
-    match op.op_type.as_str() {
+    match op.onnx_name() {
+        "" => None,
         // two for each tap of each output element: w is [M, C/group, kernel…]
         "Conv" | "ConvInteger" => Some(times(&product(output?).mul(&product(input(1)?.get(1..)?)), 2)),
         "QLinearConv" => Some(times(&product(output?).mul(&product(input(3)?.get(1..)?)), 2)),
@@ -250,7 +249,6 @@ fn counted(op: &OpNode, input: &dyn Fn(usize) -> Option<Shape>, output: Option<&
         },
         // what the loops and branches do is not known before they run; recurrences are left out too
         "If" | "Loop" | "Scan" | "LSTM" | "GRU" | "RNN" | "Einsum" | "TopK" | "NonMaxSuppression" => None,
-        _ if op.op == crate::Op::Opaque => None,
         // elementwise
         _ => per_output(1),
     }

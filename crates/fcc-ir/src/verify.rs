@@ -1,6 +1,7 @@
 //! The verifier: invariants that every graph keeps, checked after import and after each pass.
 use crate::graph::{NodeKind, Slot};
 use crate::interp::call_target;
+use crate::schema::arity;
 use crate::{Error, Function, Graph, Model, Result, ValueId, ValueType};
 use std::collections::BTreeSet;
 
@@ -144,8 +145,8 @@ pub fn verify_graph(graph: &Graph, captures: usize) -> Result<()> {
                     return Err(Error::mismatch("op_type", "none", "the name of an operator").at(place()));
                 }
                 if let Some(schema) = op.op.schema() {
-                    check_arity("inputs", op.n_inputs as usize, schema.inputs).map_err(|e| e.at(place()))?;
-                    check_arity("outputs", graph.node(id).outputs().len(), schema.outputs)
+                    arity("inputs", op.n_inputs as usize, schema.inputs).map_err(|e| e.at(place()))?;
+                    arity("outputs", graph.node(id).outputs().len(), schema.outputs)
                         .map_err(|e| e.at(place()))?;
                 }
                 // one of ONNX's own that fcc does not know has a version too
@@ -173,18 +174,6 @@ pub fn verify_graph(graph: &Graph, captures: usize) -> Result<()> {
         return Err(Error::invalid("a graph input is not in the graph"));
     }
     Ok(())
-}
-
-fn check_arity(what: &str, got: usize, (least, most): (usize, usize)) -> Result<()> {
-    if (least..=most).contains(&got) {
-        return Ok(());
-    }
-    let wanted = match (least, most) {
-        (l, usize::MAX) => format!("at least {l}"),
-        (l, m) if l == m => l.to_string(),
-        (l, m) => format!("{l} to {m}"),
-    };
-    Err(Error::mismatch(format!("number of {what}"), got, wanted))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use fcc_ir::infer::infer_facts;
 use fcc_ir::interp::eval_graph;
 use fcc_ir::limits;
 use fcc_ir::op::Fact;
-use fcc_ir::{Dim, Function, Graph, Model, NodeKind, Result, Value, ValueType};
+use fcc_ir::{Dim, Effects, Function, Graph, Model, NodeKind, Result, Value, ValueType};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -24,6 +24,8 @@ pub(crate) type Types = Vec<Option<ValueType>>;
 /// What every segment of a model shares.
 pub(crate) struct Shared {
     pub functions: Vec<Function>,
+    /// Which operators unused outputs do not make dead code.
+    pub effects: Effects,
     pub options: Options,
     pub pool: Pool,
     /// The tree ensembles, for the plans of all segments.
@@ -104,7 +106,8 @@ impl Segment {
     pub fn main(model: &Model, options: &Options) -> Result<Segment> {
         let pool = Pool::new(options.threads);
         let (functions, options) = (model.functions.clone(), options.clone());
-        let shared = Shared { functions, options, pool, ensembles: Ensembles::default() };
+        let effects = Effects::new(&functions);
+        let shared = Shared { functions, effects, options, pool, ensembles: Ensembles::default() };
         Ok(Segment::new(model.graph.clone(), Arc::new(shared)))
     }
     pub fn new(graph: Graph, shared: Arc<Shared>) -> Segment {
@@ -270,7 +273,7 @@ impl Segment {
             slots.push(slot);
             graph.inputs.push(input);
         }
-        graph.sweep();
+        graph.sweep(|op| self.shared.effects.has(op));
         let mut spliced = 0;
         loop {
             let facts = match infer_facts(&graph, &self.shared.functions, Some(&given), &[]) {
@@ -279,7 +282,7 @@ impl Segment {
                 // the interpreter says what is wrong, or runs what inference is too strict for (a branch not taken)
                 Err(why) => return Ok(Plan::interpreted(why.to_string())),
             };
-            match settle(&mut graph, &facts, &self.shared.functions, spliced) {
+            match settle(&mut graph, &facts, &self.shared, spliced) {
                 Ok(0) => return Plan::build(graph, &slots, &facts, &self.shared, plain),
                 Ok(n) => spliced += n,
                 Err(why) if why.is_stopped() => return Err(why),

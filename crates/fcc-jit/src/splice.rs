@@ -1,5 +1,6 @@
 //! What is decided when a plan is made: an `If` whose condition is known becomes the branch that it takes, and a call
 //! of a model's function becomes the function's body.
+use crate::segment::Shared;
 use fcc_ir::infer::Facts;
 use fcc_ir::interp::{bind_attributes, call_target};
 use fcc_ir::{Function, Graph, NodeId, Op, Result, Tensor};
@@ -9,13 +10,13 @@ const MOST: usize = 10_000;
 
 /// Splices every node that `facts` decide, and returns how many that were: what they bring is to be inferred, and may
 /// hold others. `done` of them were spliced before.
-pub(crate) fn settle(graph: &mut Graph, facts: &Facts, functions: &[Function], done: usize) -> Result<usize> {
+pub(crate) fn settle(graph: &mut Graph, facts: &Facts, shared: &Shared, done: usize) -> Result<usize> {
     let mut spliced = 0;
     for id in graph.ops()? {
         if done + spliced >= MOST {
             break;
         }
-        let Some(body) = body(graph, facts, functions, id)? else { continue };
+        let Some(body) = body(graph, facts, &shared.functions, id)? else { continue };
         let inputs = match graph.op(id) {
             Some(op) if op.op == Op::If => vec![],
             _ => graph.inputs_of(id),
@@ -24,7 +25,7 @@ pub(crate) fn settle(graph: &mut Graph, facts: &Facts, functions: &[Function], d
         spliced += 1;
     }
     if spliced > 0 {
-        graph.sweep();
+        graph.sweep(|op| shared.effects.has(op));
     }
     Ok(spliced)
 }

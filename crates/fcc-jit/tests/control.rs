@@ -193,3 +193,24 @@ fn one_model_runs_in_several_threads() {
         }
     });
 }
+
+#[test]
+fn a_body_declares_how_it_takes_the_iteration() {
+    for declared in ["int64", "int64[1]", "int64[k]"] {
+        let m = model(&format!(
+            r#"<ir_version: 8, opset_import: ["" : 13]>
+main (float[3] x, int64 n, bool c) => (y, z) {{
+  z, y = Loop(n, c, x) <body = b ({declared} i, bool ci, float[3] v) => (bool co, float[3] w, s) {{
+    co = Identity(ci)
+    s = Cast<to = 1>(i)
+    w = Add(v, s)
+  }}>
+}}"#
+        ));
+        for n in [1, 4] {
+            let c = Tensor::from_bools([], [true]).unwrap();
+            let given = given([("x", reals(&[3])), ("n", Tensor::scalar::<i64>(n).into()), ("c", c.into())]);
+            check(&m, &given, Within::Exact);
+        }
+    }
+}

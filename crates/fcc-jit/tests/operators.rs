@@ -417,6 +417,8 @@ fn slices_pads_and_tiles() {
 fn space_and_depth() {
     for mode in ["DCR", "CRD"] {
         let mut net = Net::new();
+        // the first one in which both operators have a mode
+        net.graph.opsets = fcc_ir::op::default_opsets(28);
         let x = net.input(&[2, 12, 3, 5]);
         let y = net.node("DepthToSpace", &[x], attrs([("blocksize", 2i64.into()), ("mode", mode.into())]));
         let z = net.input(&[1, 3, 4, 6]);

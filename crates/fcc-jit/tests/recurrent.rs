@@ -237,7 +237,11 @@ fn weights_may_come_with_the_run() {
         for direction in DIRECTIONS {
             for linear in [0i64, 1] {
                 let layer = Layer::new(op, [3, 3, 4, 18]).with("direction", direction);
-                let mut layer = layer.with("linear_before_reset", linear);
+                let mut layer = match (op, linear) {
+                    ("GRU", _) => layer.with("linear_before_reset", linear),
+                    (_, 0) => layer,
+                    _ => continue,
+                };
                 layer.computed = true;
                 layer.clone().check(NEAR);
                 layer.giving([true, false, true, true, true]).check(NEAR);

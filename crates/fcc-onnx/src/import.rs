@@ -101,7 +101,8 @@ pub(crate) fn spelt_imports(spelt: &[OperatorSetIdProto]) -> Vec<OperatorSetIdPr
     if imports_proto(&imports(spelt)) == spelt { vec![] } else { spelt.to_vec() }
 }
 
-/// The version of each domain, `ai.onnx` as `""`.
+/// The version of each domain, `ai.onnx` as `""`. Where a domain has several entries the last counts, as in ONNX
+/// Runtime.
 pub(crate) fn opsets(imports: &[(String, i64)]) -> Result<Opsets> {
     let mut opsets = Opsets::new();
     for (domain, version) in imports {
@@ -114,11 +115,7 @@ pub(crate) fn opsets(imports: &[(String, i64)]) -> Result<Opsets> {
             let message = format!("{}: got {version}, wanted {NEWEST_OPSET} or less", what());
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        if let Some(other) = opsets.insert(key.to_string(), *version)
-            && other != *version
-        {
-            return Err(Error::invalid(what(), format!("{other} and {version}"), "one version"));
-        }
+        opsets.insert(key.to_string(), *version);
     }
     Ok(opsets)
 }

@@ -209,7 +209,7 @@ impl<'s> Builder<'s> {
         node.metadata = metadata(&proto.metadata_props);
         node.extra = proto.kept();
         if let Some(op) = node.op_mut() {
-            op.overload = proto.overload().to_string();
+            op.set_overload(proto.overload().to_string());
             op.device_configurations =
                 proto.device_configurations.iter().map(|d| Bytes::from(d.encode_to_vec())).collect();
         }

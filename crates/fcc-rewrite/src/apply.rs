@@ -1,12 +1,12 @@
 //! A match applied: built, checked, redirected, and what nothing uses any more removed.
 use crate::builder::{Builder, SharedConstants};
-use crate::context::{FactMap, known_constant};
+use crate::context::{FactMap, Limits, known_constant};
 use crate::count::{constants_of, size_of};
 use crate::driver::{Scope, row_name};
 use crate::report::Size;
 use crate::rule::{Declined, Prepared};
 use fcc_ir::op::Fact;
-use fcc_ir::{Graph, NodeId, NodeKind, Result, ValueId, ValueType};
+use fcc_ir::{Effects, Graph, NodeId, NodeKind, Result, ValueId, ValueType};
 use std::collections::{BTreeSet, HashMap};
 
 /// What came of a match.
@@ -27,11 +27,12 @@ pub(crate) fn apply(
     facts: &mut FactMap,
     shared: &mut SharedConstants,
     scope: &Scope<'_>,
-    max_nodes: usize,
+    limits: &Limits,
     at: NodeId,
     prepared: Prepared<'_>,
 ) -> Result<Result<Done, Declined>> {
     let Prepared { replaces, sources, action, .. } = prepared;
+    let effects = scope.effects;
     let root = row_name(graph, at);
     let mut builder = Builder {
         graph,
@@ -42,7 +43,7 @@ pub(crate) fn apply(
         root,
         made: vec![],
         asked: HashMap::new(),
-        max_nodes,
+        limits,
         constants_as_nodes: scope.constants_as_nodes,
     };
     let built = action(&mut builder);
@@ -62,7 +63,7 @@ pub(crate) fn apply(
     let pairs = match checked {
         Ok(pairs) => pairs,
         Err(declined) => {
-            remove_dead(graph, &[], made.into_iter().rev().collect());
+            remove_dead(graph, effects, &[], made.into_iter().rev().collect());
             return Ok(Err(declined));
         }
     };
@@ -73,8 +74,8 @@ pub(crate) fn apply(
         fact.ty = ty;
         facts.set(new, fact);
     }
-    let before = remove_dead(graph, scope.captures, replaces.iter().map(|old| old.node).collect());
-    remove_dead(graph, &[], made.iter().rev().copied().collect());
+    let before = remove_dead(graph, effects, scope.captures, replaces.iter().map(|old| old.node).collect());
+    remove_dead(graph, effects, &[], made.iter().rev().copied().collect());
     let made: Vec<NodeId> = made.into_iter().filter(|id| graph.contains(*id)).collect();
     let names = made.iter().filter(|id| graph.op(**id).is_some()).map(|id| row_name(graph, *id)).collect();
     Ok(Ok(Done { made, names, before, after }))
@@ -152,13 +153,16 @@ fn redirect(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool) -> Resu
     Ok(())
 }
 
-/// Removes these nodes if nothing uses them, then what only they used. Answers with the constants they read.
-fn remove_dead(graph: &mut Graph, captures: &[Fact], mut work: Vec<NodeId>) -> Size {
+/// Removes these nodes if nothing uses them and they have no effects, then what only they used. Answers with the constants they read.
+fn remove_dead(graph: &mut Graph, effects: &Effects, captures: &[Fact], mut work: Vec<NodeId>) -> Size {
     let mut removed = Size::default();
     let mut counted = BTreeSet::new();
     work.reverse();
     while let Some(id) = work.pop() {
-        if !graph.contains(id) || matches!(graph.node(id).kind, NodeKind::Input) {
+        if !graph.contains(id)
+            || matches!(graph.node(id).kind, NodeKind::Input)
+            || graph.op(id).is_some_and(|op| effects.has(op))
+        {
             continue;
         }
         let feeds: Vec<ValueId> =

@@ -1,10 +1,11 @@
 //! Builds the nodes of a replacement: each in the form valid for the model's opset, each with its type at once.
-use crate::context::FactMap;
+use crate::context::{FactMap, Limits};
 use crate::rule::Declined;
+use crate::runtimes::has_kernel;
 use fcc_ir::attr::Attrs;
 use fcc_ir::infer::infer_op;
 use fcc_ir::op::Fact;
-use fcc_ir::{DType, Dim, Function, Graph, NewNode, NodeId, Result, Tensor, ValueId, ValueType};
+use fcc_ir::{DType, Dim, Function, Graph, NewNode, NodeId, Op, OpNode, Result, Tensor, ValueId, ValueType};
 use std::collections::HashMap;
 
 /// Constants that rules made from other constants, so that nodes which share a weight go on sharing it.
@@ -34,7 +35,7 @@ pub struct Builder<'a> {
     pub(crate) made: Vec<NodeId>,
     /// Lists and shapes that this rewrite asked for before.
     pub(crate) asked: HashMap<(String, Vec<i64>), ValueId>,
-    pub(crate) max_nodes: usize,
+    pub(crate) limits: &'a Limits,
     /// A function's body cannot hold initializers: constants are nodes there.
     pub(crate) constants_as_nodes: bool,
 }
@@ -167,11 +168,11 @@ impl Builder<'_> {
         inputs: &[Option<ValueId>],
         attrs: Attrs,
     ) -> Result<ValueId, Declined> {
-        if self.made.len() >= self.max_nodes {
+        if self.made.len() >= self.limits.nodes {
             return Err(Declined::new(
                 "new nodes",
                 format!("more than {}", self.made.len()),
-                format!("at most {}", self.max_nodes),
+                format!("at most {}", self.limits.nodes),
             ));
         }
         let name = self.name(hint);
@@ -190,13 +191,31 @@ impl Builder<'_> {
         let Some(op) = self.graph.op(id) else {
             return Err(Declined::new("new node", op_type, "an operator"));
         };
+        if op.op == Op::Opaque {
+            return Err(Declined::new("new node", op_type, "an operator of this opset"));
+        }
         let made = infer_op(op, self.functions, &facts, &[], 1)
             .map_err(|e| Declined::from(e.at(format!("new node {op_type}"))))?;
+        self.runs_elsewhere(op, &made)?;
         let value = ValueId { node: id, output: 0 };
         let fact = made.into_iter().next().unwrap_or_default();
         self.graph.set_ty(value, fact.ty.clone());
         self.facts.set(value, fact);
         Ok(value)
+    }
+    /// Errs where ONNX Runtime runs the node that is replaced, and would not run this one.
+    fn runs_elsewhere(&self, op: &OpNode, made: &[Fact]) -> Result<(), Declined> {
+        let dtype = |ty: &ValueType| ty.as_tensor().map_or(DType::Undefined, |t| t.dtype);
+        let new = made.first().map_or(DType::Undefined, |f| dtype(&f.ty));
+        let old = dtype(&self.ty(ValueId { node: self.at, output: 0 }));
+        if !self.limits.runs_elsewhere
+            || has_kernel(op, new)
+            || !self.graph.op(self.at).is_some_and(|op| has_kernel(op, old))
+        {
+            return Ok(());
+        }
+        let got = format!("no {} of {new} in opset {}", op.op_type, op.version);
+        Err(Declined::new("kernels of ONNX Runtime", got, "one for each node of the replacement"))
     }
     /// The same operator as an existing node with one output, on other inputs.
     pub fn repeat(&mut self, node: NodeId, inputs: &[Option<ValueId>]) -> Result<ValueId, Declined> {

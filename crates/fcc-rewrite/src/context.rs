@@ -46,11 +46,14 @@ pub struct Limits {
     pub nodes: usize,
     /// Largest extent of a kernel in any direction, as targets that run convolutions have.
     pub kernel: usize,
+    /// Make nothing that ONNX Runtime's CPU provider does not run, where it runs what is replaced.
+    pub runs_elsewhere: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { growth_bytes: 256 << 20, folded_bytes: 1 << 20, nodes: 4096, kernel: usize::MAX }
+        let (growth_bytes, folded_bytes) = (256 << 20, 1 << 20);
+        Limits { growth_bytes, folded_bytes, nodes: 4096, kernel: usize::MAX, runs_elsewhere: true }
     }
 }
 
@@ -132,7 +135,7 @@ impl<'a> Cx<'a> {
                 NodeKind::Constant(_) => {
                     format!("initializer `{}` that callers may override", self.graph.value_name(value))
                 }
-                NodeKind::Op(op) if op.op_type == "DequantizeLinear" => {
+                NodeKind::Op(op) if op.onnx_name() == "DequantizeLinear" => {
                     format!("the quantised {}", self.graph.place(value.node))
                 }
                 _ => self.graph.place(value.node),
@@ -166,7 +169,7 @@ pub(crate) fn known_constant(graph: &Graph, captures: &[Fact], value: ValueId) -
 
 /// Whether a node is of ONNX's own operators.
 pub(crate) fn is_onnx(op: &OpNode) -> bool {
-    matches!(op.domain.as_str(), "" | "ai.onnx") && op.overload.is_empty()
+    !op.onnx_name().is_empty()
 }
 
 /// The product of extents, if all are fixed and it does not overflow.

@@ -53,7 +53,7 @@ pub(crate) fn constants(graph: &Graph) -> Size {
                     size.elements += inner.elements;
                 }
                 let value = ValueId { node: id, output: 0 };
-                (op.op_type == "Constant").then(|| graph.constant(value).map(|t| size_of(&t))).flatten()
+                (op.op == fcc_ir::Op::Constant).then(|| graph.constant(value).map(|t| size_of(&t))).flatten()
             }
             NodeKind::Input | NodeKind::SparseConstant(_) | NodeKind::Capture(_) => None,
         };

@@ -9,7 +9,7 @@ use crate::rule::{AnyRule, Declined, Prepared};
 use fcc_ir::infer::infer;
 use fcc_ir::limits;
 use fcc_ir::op::Fact;
-use fcc_ir::{At, Error, Function, Graph, Model, NodeId, NodeKind, Result, Slot, ValueId, verify};
+use fcc_ir::{At, Effects, Error, Function, Graph, Model, NodeId, NodeKind, Result, Slot, ValueId, verify};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -118,6 +118,8 @@ pub(crate) struct Scope<'a> {
     pub captures: &'a [Fact],
     /// In the body of a function, which has no initializers.
     pub constants_as_nodes: bool,
+    /// Which operators unused outputs do not make dead code.
+    pub effects: &'a Effects,
 }
 
 impl Driver<'_> {
@@ -131,12 +133,14 @@ impl Driver<'_> {
         let (nodes_before, constants_before) = totals(model);
         let first_row = self.report.rows.len();
         let functions = model.functions.clone();
-        let main = Scope { path: "", functions: &functions, captures: &[], constants_as_nodes: false };
+        let effects = &Effects::new(&functions);
+        let main =
+            Scope { path: "", functions: &functions, captures: &[], constants_as_nodes: false, effects };
         self.graph(&mut model.graph, pass, &main)?;
         for i in 0..model.functions.len() {
             let Some(f) = model.functions.get_mut(i) else { continue };
             let path = format!("function {}", f.name);
-            let scope = Scope { path: &path, functions: &functions, captures: &[], constants_as_nodes: true };
+            let scope = Scope { path: &path, constants_as_nodes: true, ..main };
             self.graph(&mut f.body, pass, &scope)?;
         }
         verify::verify(model)?;
@@ -188,12 +192,7 @@ impl Driver<'_> {
                 name_captures(sub, &captured)?;
                 let facts: Vec<Fact> = captured.iter().map(|(_, f)| f.clone()).collect();
                 let path = format!("{path}.{label}");
-                let inner = Scope {
-                    path: &path,
-                    functions: scope.functions,
-                    captures: &facts,
-                    constants_as_nodes: false,
-                };
+                let inner = Scope { path: &path, captures: &facts, constants_as_nodes: false, ..*scope };
                 self.graph(sub, pass, &inner)?;
             }
         }
@@ -215,8 +214,8 @@ impl Driver<'_> {
             }
         }
         let before = constants(graph);
-        let unused: Vec<(String, String)> = unused(graph);
-        graph.sweep();
+        let unused: Vec<(String, String)> = unused(graph, scope.effects);
+        graph.sweep(|op| scope.effects.has(op));
         let after = constants(graph);
         for (i, (node, op)) in unused.into_iter().enumerate() {
             self.report.rows.push(Row {
@@ -335,8 +334,7 @@ impl Driver<'_> {
         }
         let growth = prepared.growth_bytes;
         let place = format!("rule {} at {}", rule.name(), row_name(graph, node));
-        let done =
-            apply(graph, facts, shared, scope, self.options.limits.nodes, node, prepared).at(|| place)?;
+        let done = apply(graph, facts, shared, scope, &self.options.limits, node, prepared).at(|| place)?;
         if done.is_ok() {
             self.rewrites += 1;
             self.growth_bytes = self.growth_bytes.saturating_add(growth);
@@ -458,9 +456,9 @@ fn name_captures(sub: &mut Graph, captured: &[(String, Fact)]) -> Result<()> {
 }
 
 /// Nodes that no output needs: name and operator.
-fn unused(graph: &Graph) -> Vec<(String, String)> {
+fn unused(graph: &Graph, effects: &Effects) -> Vec<(String, String)> {
     let mut swept = graph.clone();
-    swept.sweep();
+    swept.sweep(|op| effects.has(op));
     graph
         .nodes()
         .into_iter()

@@ -130,5 +130,5 @@ impl<'m> Shared<'m> {
 }
 
 fn reads_extents(graph: &Graph, node: NodeId) -> bool {
-    graph.op(node).is_some_and(|op| READ_EXTENTS.contains(&op.op_type.as_str()))
+    graph.op(node).is_some_and(|op| READ_EXTENTS.contains(&op.onnx_name()))
 }

@@ -24,6 +24,7 @@ pub mod registry;
 mod report;
 mod rule;
 mod rules;
+mod runtimes;
 mod same;
 mod side;
 mod sizes;

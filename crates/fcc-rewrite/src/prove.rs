@@ -67,7 +67,7 @@ fn decide(site: &Site<'_>, replaces: ValueId, node: &str) -> Result<Proof> {
     let mut rewritten = original.clone();
     let kind = PassKind::Rules { rules: vec![site.rule.clone()], repeat: false };
     let pass = Pass { name: site.rule.name().into(), kind };
-    let limits = Limits { growth_bytes: u64::MAX, ..site.limits.clone() };
+    let limits = Limits { growth_bytes: u64::MAX, runs_elsewhere: false, ..site.limits.clone() };
     let report = run(&mut rewritten, &[pass], Options { limits, ..Default::default() })?;
     if !report.rows.iter().any(|r| r.outcome == Outcome::Rewritten) {
         return Err(Error::invalid(format!("the rule does not apply to the integer model:\n{report}")));

@@ -219,7 +219,7 @@ pub(crate) fn inert(model: &Model) -> Result<HashSet<NodeId>> {
         let reads = graph.inputs_of(id).into_iter().flatten().chain(graph.captures_of(id));
         let fixed = |v: ValueId| graph.constant(v).is_some() || found.contains(&v.node);
         let random = op.op.is_random() || op.op == fcc_ir::Op::Opaque;
-        let only_shape = matches!(op.op_type.as_str(), "ConstantOfShape" | "Shape" | "Size");
+        let only_shape = matches!(op.onnx_name(), "ConstantOfShape" | "Shape" | "Size");
         if only_shape || (!random && reads.into_iter().all(fixed)) {
             found.insert(id);
         }

@@ -10,7 +10,7 @@ pub(crate) fn terms(op: &OpNode, inputs: &[Option<Known>]) -> u64 {
         let value = inputs.get(i).and_then(Option::as_ref).map(|k| &k.value);
         value.and_then(|v| v.as_tensor().ok()).map(|t| t.shape().to_vec()).unwrap_or_default()
     };
-    let n = match op.op_type.as_str() {
+    let n = match op.onnx_name() {
         "Gemm" if op.attrs.flag("transA", false).unwrap_or(false) => shape(0).first().copied().unwrap_or(1),
         "MatMul" | "Gemm" => shape(0).last().copied().unwrap_or(1),
         "Conv" => shape(1).iter().skip(1).product(),
@@ -60,7 +60,7 @@ pub(crate) fn sizes(
     wanted: &[bool],
     values: &[Value],
 ) -> Vec<Vec<f64>> {
-    if HOMOGENEOUS.contains(&op.op_type.as_str())
+    if HOMOGENEOUS.contains(&op.onnx_name())
         && let Some(sizes) = homogeneous(op, functions, inputs, wanted)
     {
         return sizes;
@@ -88,8 +88,7 @@ fn homogeneous(
 ) -> Option<Vec<Vec<f64>>> {
     let mut op = op.clone();
     if op.op_type == "Sub" {
-        op.op = fcc_ir::Op::lookup("", "Add");
-        op.op_type = "Add".into();
+        op.become_onnx("Add");
     }
     for name in ["alpha", "beta"] {
         if let Ok(Some(v)) = op.attrs.float(name) {

@@ -192,3 +192,133 @@ fn a_model_whose_values_attributes_name_is_refused() {
         fcc_rewrite::run(&mut model, &passes::named("default").unwrap(), Options::default()).unwrap_err();
     assert!(why.to_string().contains("grad") && why.to_string().contains("in its attributes"), "{why}");
 }
+
+#[test]
+fn an_operator_that_is_not_known_is_no_dead_code() {
+    let text = r#"<ir_version: 8, opset_import: ["" : 17, "com.foo" : 1, "d" : 1]>
+        g (float[N,3] x) => (float[N,3] y) {
+          h = Neg (x)  = com.foo.Sink (h)
+          dead = Exp (x)
+          called = d.writes (x)
+          s = com.foo.Source (x)
+          shape = Shape (s)
+          z = ConstantOfShape (shape)
+          y = Abs (x)
+        }
+        <domain: "d", opset_import: ["" : 17, "com.foo" : 1]> writes (x) => (y) { y = com.foo.Log (x) }"#;
+    let (model, _) = rewrite(&parse(text), &["clean-up", "linear-to-conv", "clean-up"]);
+    let kept = common::ops(&model);
+    assert_eq!(kept, ["Neg", "Sink", "writes", "Source", "Abs"]);
+}
+
+#[test]
+fn what_only_a_replaced_node_read_stays_if_it_is_not_known() {
+    // the file declares the shape, so that Shape is a constant and nothing reads `s` any more
+    let text = r#"<ir_version: 8, opset_import: ["" : 17, "com.foo" : 1]>
+        g (float[2,3] x) => (float[2,3] y) <float[2,3] s> {
+          s = com.foo.Source (x)
+          shape = Shape (s)
+          y = Reshape (x, shape)
+        }"#;
+    let (model, _) = rewrite(&parse(text), &["fold-constants", "remove-unused"]);
+    assert_eq!(common::ops(&model), ["Source", "Reshape"]);
+}
+
+#[test]
+fn a_function_that_bears_an_operators_name_changes_nothing() {
+    let text = |overload: &str| {
+        format!(
+            r#"<ir_version: 10, opset_import: ["" : 17]>
+            g (float[2,3] x) => (float[2,4] y) <float[3,4] w = {{1,2,3,4,5,6,7,8,9,10,11,12}}> {{ y = Gemm{overload} (x, w) }}
+            <domain: "", opset_import: ["" : 17]> Gemm (x, w) => (y) {{ h = MatMul (x, w) y = Neg (h) }}
+            <domain: "", overload: "mine", opset_import: ["" : 17]> Gemm (x, w) => (y) {{ h = MatMul (x, w) y = Neg (h) }}"#
+        )
+    };
+    // run and rewritten as the operator
+    let model = parse(&text(""));
+    let (rewritten, _) = rewrite(&model, &["linear-to-pointwise-conv"]);
+    assert_eq!(count(&rewritten, "Conv"), 1);
+    let inputs = common::inputs(&model, &mut common::Rng::new(3), &[]);
+    common::assert_same(&model, &rewritten, &inputs);
+    // run as the function, and no candidate
+    let model = parse(&text(":mine"));
+    let (rewritten, report) = rewrite(&model, &["linear-to-pointwise-conv"]);
+    assert_eq!(common::ops(&rewritten), ["Gemm"]);
+    assert!(report.rows.iter().all(|r| r.graph.starts_with("function")), "{report}");
+    common::assert_same(&model, &rewritten, &inputs);
+}
+
+#[test]
+fn a_declared_shape_is_no_law_where_the_axes_come_with_the_run() {
+    // the file says [1,2,3]; with axis 1 it is [2,1,3]
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2,3] x, int64[1] axis) => (y, z) <float[1,2,3] u, float[2,3] v, float[2,3] y> {
+          u = Unsqueeze (x, axis)
+          flat = Constant <value_ints = [6]> ()
+          v = Reshape (u, flat)
+          y = Neg (v)
+          s = Unsqueeze (x, axis)
+          z = Transpose <perm = [0,2,1]> (s)
+        }"#;
+    let model = parse(text);
+    let (rewritten, _) = rewrite(&model, &["clean-up", "linear-to-conv", "clean-up"]);
+    for axis in [0i64, 1, 2] {
+        let mut inputs = common::inputs(&model, &mut common::Rng::new(7), &[]);
+        inputs.insert("axis".into(), fcc_ir::Tensor::from_i64s(&[axis]).into());
+        common::assert_same(&model, &rewritten, &inputs);
+    }
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+        g (float[6] x, int64[1] axis) => (y) <float[1,6] u, float[6,1] v> {
+          u = Unsqueeze (x, axis)
+          back = Constant <value_ints = [-1]> ()
+          axes = Constant <value_ints = [1]> ()
+          f = Reshape (u, back)
+          v = Unsqueeze (f, axis)
+          y = Abs (v)
+        }"#;
+    let model = parse(text);
+    let (rewritten, _) = rewrite(&model, &["merge-reshapes"]);
+    for axis in [0i64, 1] {
+        let mut inputs = common::inputs(&model, &mut common::Rng::new(7), &[]);
+        inputs.insert("axis".into(), fcc_ir::Tensor::from_i64s(&[axis]).into());
+        common::assert_same(&model, &rewritten, &inputs);
+    }
+}
+
+#[test]
+fn what_onnx_runtime_runs_it_runs_after_the_rewrite() {
+    let reason = |text: &str, rule: &str| {
+        let (model, report) = rewrite_with(&parse(text), &[rule], Options::default());
+        let row = report.rows.iter().find(|r| r.rule == rule).unwrap();
+        (common::ops(&model).join(" "), row.reason.as_ref().map(|r| r.to_string()).unwrap_or_default())
+    };
+    let product = |ty: &str| {
+        format!(
+            r#"<ir_version: 8, opset_import: ["" : 17]>
+            g ({ty}[N,2] x) => (y) <{ty}[2,3] w = {{1, 2, 3, 4, 5, 6}}> {{ y = MatMul (x, w) }}"#
+        )
+    };
+    let wanted = |got: &str| {
+        format!("kernels of ONNX Runtime: got no {got}, need one for each node of the replacement")
+    };
+    for rule in ["linear-to-pointwise-conv", "linear-to-full-kernel-conv"] {
+        let flat = r#"<ir_version: 8, opset_import: ["" : 17]>
+            g (double[N,2,3] x) => (y) <double[6,1] w = {1, 2, 3, 4, 5, 6}> { f = Flatten (x) y = MatMul (f, w) }"#;
+        let (ops, why) = reason(flat, rule);
+        assert_eq!((ops.as_str(), why), ("Flatten MatMul", wanted("Conv of double in opset 17")));
+        assert!(reason(&flat.replace("double", "float"), rule).0.contains("Conv"));
+    }
+    // ONNX Runtime has no product of bfloat16 either: nothing is lost
+    let (ops, _) = reason(&product("bfloat16").replace("17", "22"), "linear-to-pointwise-conv");
+    assert!(ops.contains("Conv"), "{ops}");
+    let conv = |bias: &str, opset: i64| {
+        format!(
+            r#"<ir_version: 4, opset_import: ["" : {opset}]>
+            g (float[N,1,3] x) => (y) <float[1,1,2] w = {{2, 2}}, float[1] b = {{-1}}> {{ y = Conv (x, w{bias}) }}"#
+        )
+    };
+    let (ops, why) = reason(&conv(", b", 6), "conv-to-toeplitz-gemm");
+    assert_eq!((ops.as_str(), why), ("Conv", wanted("Add of float in opset 6")));
+    assert!(reason(&conv("", 6), "conv-to-toeplitz-gemm").0.contains("MatMul"));
+    assert!(reason(&conv(", b", 7), "conv-to-toeplitz-gemm").0.contains("Gemm"));
+}

@@ -22,7 +22,8 @@ fn linear_of_rows(net: &mut Net, x: ValueId, k: usize, m: usize, n: Option<usize
         let shapes: &[&[usize]] = &[&[m], &[1], &[1, m], &[], &[n.unwrap_or(1), m], &[n.unwrap_or(1), 1]];
         let shape = net.rng.pick(shapes);
         let mut inputs = vec![x, w];
-        if net.rng.range(0, 3) > 0 {
+        // before opset 11 Gemm has its bias always
+        if net.rng.range(0, 3) > 0 || net.graph.opsets[""] < 11 {
             inputs.push(net.weight(&format!("{name}.b"), shape));
         }
         return net.op("Gemm", name, &inputs, attrs);

@@ -43,11 +43,13 @@ table! {
     "`Swish`: `x * sigmoid(alpha * x)`."
         SWISH = "Swish" [24], [("alpha", 1.0)], false, swish;
     "`ThresholdedRelu`: `x` where above `alpha`, else 0."
-        THRESHOLDED_RELU = "ThresholdedRelu" [10, 22], [("alpha", 1.0)], false, thresholded_relu;
+        THRESHOLDED_RELU = "ThresholdedRelu" [1, 10, 22], [("alpha", 1.0)], false, thresholded_relu;
 }
 
 fn celu<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {
-    if x > T::ZERO { x } else { alpha * (x / alpha).exp_m1() }
+    let scaled = alpha * (x / alpha).exp_m1();
+    // an alpha of 0 leaves NaN everywhere but below 0, as the text's formula does
+    if x > T::ZERO && alpha != T::ZERO { x } else { scaled }
 }
 fn elu<T: Real>(x: T, [alpha, _]: [T; 2]) -> T {
     if x > T::ZERO { x } else { alpha * x.exp_m1() }
@@ -153,5 +155,25 @@ impl Operator for Activation {
             let y = each(&T::load(x)?, |v| f(*v, params));
             Ok(vec![T::store(x.dtype(), x.shape(), y)?.into()])
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+    use crate::attr::Attrs;
+    use crate::ops::testing::eval1;
+
+    #[test]
+    fn celu_with_an_alpha_of_0_is_what_its_formula_says() {
+        let x = Some(Tensor::new([4], vec![-2f32, 0.0, 1.0, 3.0]).unwrap());
+        let y = |alpha: f32| {
+            let y = eval1("Celu", 12, Attrs::new().with("alpha", alpha), std::slice::from_ref(&x)).unwrap();
+            y.as_slice::<f32>().unwrap().to_vec()
+        };
+        let of_0 = y(0.0);
+        assert!(of_0[0] == 0.0 && of_0[1..].iter().all(|v| v.is_nan()), "{of_0:?}");
+        assert_eq!(y(2.0)[1..], [0.0, 1.0, 3.0]);
+        assert_eq!(y(-1.0)[2..], [1.0, 3.0]);
     }
 }

@@ -201,6 +201,9 @@ impl Operator for Binary {
         params(cx.node)?;
         let dtype = if cx.dtype(0)? == DType::Undefined { cx.dtype(1)? } else { cx.dtype(0)? };
         if self.kind == Kind::PRelu {
+            if let Some(x) = cx.shape(0)?.filter(|_| cx.version() >= 7) {
+                cx.need_stretch(1, x)?;
+            }
             return Ok(vec![cx.ty(0)?.clone().into()]);
         }
         let ty = broadcast::infer(cx, [0, 1], dtype)?;

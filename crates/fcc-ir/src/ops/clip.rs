@@ -40,6 +40,8 @@ impl Operator for Clip {
         Schema { name: "Clip", domain: "", since: &[1, 6, 11, 12, 13], inputs: (1, 3), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        cx.need_one_element(1)?;
+        cx.need_one_element(2)?;
         Ok(vec![cx.ty(0)?.clone().into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {

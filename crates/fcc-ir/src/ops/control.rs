@@ -1,7 +1,7 @@
 //! `If` and `Loop`. <https://onnx.ai/onnx/operators/onnx__If.html>, <https://onnx.ai/onnx/operators/onnx__Loop.html>
 use super::movement;
 use crate::limits;
-use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
+use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, need_outputs};
 use crate::{DType, Dim, Error, Graph, OpNode, Result, Tensor, TensorType, Value, ValueType};
 
 /// `If`.
@@ -41,8 +41,12 @@ fn truth(t: &Tensor) -> Result<bool> {
     }
 }
 
-fn branches(node: &OpNode) -> Result<(&Graph, &Graph)> {
-    Ok((node.attrs.need_graph("then_branch")?, node.attrs.need_graph("else_branch")?))
+/// Both branches of a node with this many outputs.
+fn branches(node: &OpNode, n_outputs: usize) -> Result<(&Graph, &Graph)> {
+    let (then, other) = (node.attrs.need_graph("then_branch")?, node.attrs.need_graph("else_branch")?);
+    need_outputs(n_outputs, then.outputs.len())?;
+    need_outputs(n_outputs, other.outputs.len())?;
+    Ok((then, other))
 }
 
 impl Operator for If {
@@ -50,7 +54,7 @@ impl Operator for If {
         Schema { name: "If", domain: "", since: SINCE, inputs: (1, 1), outputs: (1, usize::MAX) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
-        let (then, other) = branches(cx.node)?;
+        let (then, other) = branches(cx.node, cx.n_outputs)?;
         if let Some(cond) = cx.value(0) {
             return (cx.subgraph)(if truth(cond)? { then } else { other }, &[]);
         }
@@ -60,20 +64,17 @@ impl Operator for If {
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => return Ok(one.iter().map(varying).collect()),
             (Err(why), Err(_)) => return Err(why),
         };
-        if a.len() != b.len() {
-            return Err(Error::mismatch("outputs of the branches", a.len(), b.len()));
-        }
         let both = |(a, b): (Fact, Fact)| if a == b { a } else { join(&a.ty, &b.ty).into() };
         Ok(a.into_iter().zip(b).map(both).collect())
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
-        let (then, other) = branches(cx.node)?;
+        let (then, other) = branches(cx.node, cx.wanted.len())?;
         (cx.subgraph)(if truth(cx.tensor(0)?)? { then } else { other }, vec![])
     }
 }
 
-/// The body of a loop with the number of its loop-carried values.
-fn body(node: &OpNode, n_inputs: usize) -> Result<(&Graph, usize)> {
+/// The body of a loop with the number of its loop-carried values, for a node with this many inputs and outputs.
+fn body(node: &OpNode, n_inputs: usize, n_outputs: usize) -> Result<(&Graph, usize)> {
     let body = node.attrs.need_graph("body")?;
     let states = n_inputs.saturating_sub(2);
     if body.inputs.len() != states + 2 || body.outputs.len() < states + 1 {
@@ -83,7 +84,15 @@ fn body(node: &OpNode, n_inputs: usize) -> Result<(&Graph, usize)> {
             format!("{} and at least {}", states + 2, states + 1),
         ));
     }
+    need_outputs(n_outputs, body.outputs.len() - 1)?;
     Ok((body, states))
+}
+
+/// The shape in which a body takes the iteration's number (input 0) and the condition (input 1): ONNX allows scalars
+/// and vectors of one element, and the body declares which.
+fn single(body: &Graph, input: usize) -> Vec<usize> {
+    let declared = body.inputs.get(input).and_then(|i| i.info.ty.as_tensor()?.rank());
+    if declared.unwrap_or(0) == 0 { vec![] } else { vec![1] }
 }
 
 /// A fact without what may change from one iteration to the next.
@@ -96,13 +105,13 @@ impl Operator for Loop {
         Schema { name: "Loop", domain: "", since: SINCE, inputs: (2, usize::MAX), outputs: (1, usize::MAX) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
-        let (body, states) = body(cx.node, cx.inputs.len())?;
+        let (body, states) = body(cx.node, cx.inputs.len(), cx.n_outputs)?;
         let mut carried: Vec<Fact> =
             (2..2 + states).map(|i| Ok(varying(cx.fact(i)?))).collect::<Result<_>>()?;
-        let scalar = |d| Fact::from(ValueType::tensor(d, Vec::<Dim>::new()));
+        let single = |d, i| Fact::from(ValueType::tensor(d, single(body, i)));
         // the carried types widen until an iteration leaves them as they are
         let made = loop {
-            let given = [vec![scalar(DType::I64), scalar(DType::Bool)], carried.clone()].concat();
+            let given = [vec![single(DType::I64, 0), single(DType::Bool, 1)], carried.clone()].concat();
             let made = (cx.subgraph)(body, &given)?;
             let next: Vec<Fact> =
                 carried.iter().zip(&made[1..]).map(|(a, b)| join(&a.ty, &b.ty).into()).collect();
@@ -127,7 +136,8 @@ impl Operator for Loop {
         Ok(carried.into_iter().chain(made[1 + states..].iter().map(stacked)).collect())
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
-        let (body, states) = body(cx.node, cx.inputs.len())?;
+        let (body, states) = body(cx.node, cx.inputs.len(), cx.wanted.len())?;
+        let (number, condition) = (single(body, 0), single(body, 1));
         let limit = match cx.opt_tensor(0)? {
             Some(t) => match t.to_i64s()?[..] {
                 [limit] => Some(limit),
@@ -141,7 +151,10 @@ impl Operator for Loop {
         let mut i = 0i64;
         while go_on && limit.is_none_or(|m| i < m) {
             limits::check_now()?;
-            let mut given = vec![Tensor::scalar(i).into(), Tensor::from_bools([], [true])?.into()];
+            let mut given = vec![
+                Tensor::new(number.clone(), vec![i])?.into(),
+                Tensor::from_bools(condition.clone(), [true])?.into(),
+            ];
             given.append(&mut carried);
             let mut made = (cx.subgraph)(body, given)?.into_iter();
             go_on =

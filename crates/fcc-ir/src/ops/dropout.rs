@@ -61,6 +61,10 @@ impl Operator for Dropout {
         Schema { name: "Dropout", domain: "", since, inputs: (1, 3), outputs: (1, 2) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        cx.need_shape(1, &[])?;
+        cx.need_shape(2, &[])?;
+        // what comes with the run is looked at there
+        params(cx.node, cx.value(1), cx.value(2))?;
         // the mask has the data's type before opset 10
         let dtype = if cx.version() < 10 { cx.dtype(0)? } else { DType::Bool };
         let mask = TensorType { dtype, shape: cx.shape(0)?.cloned() };

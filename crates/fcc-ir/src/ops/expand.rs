@@ -139,7 +139,9 @@ mod tests {
         let x = Tensor::new(vec![1, 2], vec![1u8, 2]).unwrap();
         let y = eval1("Tile", 13, Attrs::new(), &[Some(x.clone()), Some(Tensor::from_i64s([2, 2]))]).unwrap();
         assert_eq!(y.bytes().as_ref(), [1, 2, 1, 2, 1, 2, 1, 2]);
-        let one = |v: i64| Some(Tensor::from_i64s([v]));
-        assert_eq!(eval1("Tile", 1, Attrs::new(), &[Some(x), one(3), one(1)]).unwrap().shape(), [1, 6]);
+        // version 1 took the number and the axis in the type of the data
+        let x = Some(Tensor::new(vec![1, 2], vec![1f32, 2.0]).unwrap());
+        let one = |v: f32| Some(Tensor::new([1], vec![v]).unwrap());
+        assert_eq!(eval1("Tile", 1, Attrs::new(), &[x, one(3.0), one(1.0)]).unwrap().shape(), [1, 6]);
     }
 }

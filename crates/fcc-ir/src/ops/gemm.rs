@@ -66,6 +66,10 @@ impl Operator for Gemm {
         }
         let m = a.map_or(Dim::Unknown, |a| a.0);
         let n = b.map_or(Dim::Unknown, |b| b.1);
+        // before opset 7 C is broadcast as attributes say
+        if cx.version() >= 7 {
+            cx.need_stretch(2, &[m.clone(), n.clone()])?;
+        }
         Ok(vec![TensorType::new(dtype, [m, n]).into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {

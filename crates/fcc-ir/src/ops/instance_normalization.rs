@@ -3,7 +3,7 @@
 use crate::limits::watched;
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::ops::numeric::{Num, Real, with_real};
-use crate::{Error, OpNode, Result, Tensor, Value};
+use crate::{Dim, Error, OpNode, Result, Tensor, Value};
 
 /// `InstanceNormalization`: each channel is a group.
 pub struct InstanceNormalization;
@@ -50,6 +50,18 @@ impl GroupNormProblem {
     }
 }
 
+fn infer(cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+    if let Some(x) = cx.shape(0)? {
+        let c = x.get(1).ok_or_else(|| Error::mismatch("rank of x", x.len(), "at least 2"))?;
+        let per_group = cx.node.op == crate::Op::GroupNormalization && cx.version() < 21;
+        let groups = usize::try_from(cx.node.attrs.int_or("num_groups", 0)?).unwrap_or(0);
+        let wanted = if per_group { Dim::Known(groups) } else { c.clone() };
+        cx.need_shape(1, std::slice::from_ref(&wanted))?;
+        cx.need_shape(2, &[wanted])?;
+    }
+    Ok(vec![cx.ty(0)?.clone().into()])
+}
+
 fn eval(cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
     let (x, scale, bias) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
     let p = GroupNormProblem::new(cx.node, x.shape())?;
@@ -89,7 +101,7 @@ impl Operator for InstanceNormalization {
         }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
-        Ok(vec![cx.ty(0)?.clone().into()])
+        infer(cx)
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         eval(cx)
@@ -102,7 +114,7 @@ impl Operator for GroupNormalization {
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         cx.node.attrs.need_int("num_groups")?;
-        Ok(vec![cx.ty(0)?.clone().into()])
+        infer(cx)
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         eval(cx)

@@ -71,7 +71,7 @@ fn scale_and_shift<T: Real>(
 
 impl Operator for LayerNormalization {
     fn schema(&self) -> Schema {
-        Schema { name: "LayerNormalization", domain: "", since: &[17], inputs: (2, 3), outputs: (1, 3) }
+        Schema { name: "LayerNormalization", domain: "", since: &[1, 17], inputs: (2, 3), outputs: (1, 3) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let Some(shape) = cx.shape(0)? else {
@@ -81,6 +81,8 @@ impl Operator for LayerNormalization {
                 .collect());
         };
         let p = params(cx.node, shape.len())?;
+        cx.need_stretch(1, shape)?;
+        cx.need_stretch(2, shape)?;
         let statistic = TensorType::new(p.stash, reduced(shape, p.axis, Dim::Known(1)));
         let facts = [cx.ty(0)?.clone(), statistic.clone().into(), statistic.into()];
         Ok(facts.into_iter().take(cx.n_outputs).map(Fact::from).collect())
@@ -139,6 +141,7 @@ impl Operator for RmsNormalization {
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         if let Some(shape) = cx.shape(0)? {
             params(cx.node, shape.len())?;
+            cx.need_stretch(1, shape)?;
         }
         Ok(vec![TensorType { dtype: cx.dtype(1)?, shape: cx.shape(0)?.cloned() }.into()])
     }

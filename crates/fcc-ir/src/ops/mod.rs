@@ -395,9 +395,21 @@ static BY_NAME: LazyLock<HashMap<(&'static str, &'static str), Op>> = LazyLock::
 });
 
 impl Op {
-    /// The operator of this domain (`""` for `ai.onnx`) and name; [`Op::Opaque`] if there is none.
+    /// The operator of this domain (`""` for `ai.onnx`) and name, whatever its version; [`Op::Opaque`] if there is
+    /// none.
     pub fn lookup(domain: &str, name: &str) -> Op {
         BY_NAME.get(&(domain, name)).copied().unwrap_or(Op::Opaque)
+    }
+    /// The operator that a node is: of this domain, name and overload, in this opset version.
+    ///
+    /// [`Op::Opaque`] for a name that the opset does not have yet and for an overload (no operator has one): those
+    /// are calls of a model's functions, or not known. An operator goes before a function of its name, as in ONNX's
+    /// shape inference and in ONNX Runtime.
+    pub fn of(domain: &str, name: &str, overload: &str, version: i64) -> Op {
+        let op = Op::lookup(if domain == "ai.onnx" { "" } else { domain }, name);
+        let first = op.schema().and_then(|s| s.since.first().copied()).unwrap_or(1);
+        // without an opset (version 0) the node is refused, under the operator's name
+        if overload.is_empty() && (version < 1 || version >= first) { op } else { Op::Opaque }
     }
     /// Whether two runs on the same inputs may differ.
     pub fn is_random(self) -> bool {

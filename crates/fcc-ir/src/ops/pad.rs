@@ -126,6 +126,7 @@ impl Operator for Pad {
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let dtype = cx.dtype(0)?;
+        cx.need_one_element(2)?;
         let Some(x) = cx.shape(0)? else { return Ok(vec![TensorType::unranked(dtype).into()]) };
         let unknown = || Ok(vec![TensorType::new(dtype, vec![Dim::Unknown; x.len()]).into()]);
         let axes = match lists::inferred(cx, "axes", 3)? {

@@ -53,7 +53,6 @@ impl Granularity {
                         Err(bad(format!("[{}] as axis {axis} of x", x[axis])))
                     }
                 }
-                _ if scale.iter().all(|d| *d == 1) => Ok(Granularity::Tensor),
                 _ => Err(bad("a scalar or a vector without `block_size`".into())),
             };
         }
@@ -125,16 +124,32 @@ pub fn integer_range(dtype: DType) -> Option<(i64, i64)> {
     })
 }
 
-/// The zero point as f64, zeros if absent. Errors if its shape is not the scale's.
+/// The zero point as f64, zeros if absent.
 fn zero_points(zero_point: Option<&Tensor>, scale: &Tensor) -> Result<Vec<f64>> {
-    match zero_point {
-        None => Ok(vec![0.0; scale.len()]),
-        Some(z) if z.len() == scale.len() => convert::to_f64s(z),
-        Some(z) => Err(Error::mismatch(
-            "shape of the zero point",
-            format!("{:?}", z.shape()),
-            format!("{:?}", scale.shape()),
-        )),
+    let Some(z) = zero_point else { return Ok(vec![0.0; scale.len()]) };
+    zero_point_fits(z.shape(), scale.shape())?;
+    convert::to_f64s(z)
+}
+
+/// Errors unless a zero point has the scale's shape; a scalar and a vector of one element are the same here.
+fn zero_point_fits(zero_point: &[usize], scale: &[usize]) -> Result<()> {
+    let one = |s: &[usize]| matches!(s, [] | [1]);
+    if zero_point == scale || (one(zero_point) && one(scale)) {
+        return Ok(());
+    }
+    let (got, wanted) = (format!("{zero_point:?}"), format!("{scale:?} as of the scale"));
+    Err(Error::mismatch("shape of the zero point", got, wanted))
+}
+
+/// Holds the shapes of x, scale and zero point to each other, as far as they are known.
+fn need_shapes(cx: &InferCtx<'_>) -> Result<()> {
+    let known = |i: usize| cx.inputs.get(i)?.as_ref()?.ty.as_tensor()?.known_shape();
+    if let (Some(x), Some(scale)) = (known(0), known(1)) {
+        Granularity::new(cx.node, &x, &scale)?;
+    }
+    match (known(2), known(1)) {
+        (Some(zero_point), Some(scale)) => zero_point_fits(&zero_point, &scale),
+        _ => Ok(()),
     }
 }
 
@@ -151,6 +166,7 @@ impl Operator for QuantizeLinear {
         Schema { name: "QuantizeLinear", domain: "", since, inputs: (2, 3), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        need_shapes(cx)?;
         let zero_point = if cx.has(2) { Some(cx.dtype(2)?) } else { None };
         let dtype = quantized_dtype(cx.node, zero_point)?;
         Ok(vec![TensorType { dtype, shape: cx.shape(0)?.cloned() }.into()])
@@ -195,6 +211,7 @@ impl Operator for DequantizeLinear {
         Schema { name: "DequantizeLinear", domain: "", since, inputs: (2, 3), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
+        need_shapes(cx)?;
         let dtype = dequantized_dtype(cx.node, cx.dtype(1)?)?;
         Ok(vec![TensorType { dtype, shape: cx.shape(0)?.cloned() }.into()])
     }

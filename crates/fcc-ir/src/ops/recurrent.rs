@@ -220,10 +220,15 @@ pub fn params(node: &OpNode, cell: Cell) -> Result<RecurrentParams> {
             Activation { function, alpha: next(a, &mut alphas), beta: next(b, &mut betas) }
         })
         .collect();
+    // a bound of 0 leaves nothing of any value: ONNX Runtime refuses it where it is an LSTM's or a GRU's
+    let clip = attrs.float("clip")?;
+    if let Some(c) = clip.filter(|c| !(*c > 0.0 || (*c == 0.0 && cell == Cell::Rnn))) {
+        return Err(Error::mismatch("attribute `clip`", c, "a number above 0, or no attribute for no bound"));
+    }
     Ok(RecurrentParams {
         activations: activations.chunks(per_direction).map(<[_]>::to_vec).collect(),
         reverse,
-        clip: attrs.float("clip")?,
+        clip,
         batch_first: attrs.flag("layout", false)?,
         linear_before_reset: attrs.flag("linear_before_reset", false)?,
         input_forget: attrs.flag("input_forget", false)?,
@@ -487,5 +492,21 @@ mod tests {
         let node = crate::ops::testing::node("LSTM", 22, attrs, 3);
         let activations = params(&node, Cell::Lstm).unwrap().activations.remove(0);
         assert_eq!(activations[1], Activation { function: Function::LeakyRelu, alpha: 0.5, beta: 0.0 });
+    }
+
+    #[test]
+    fn a_bound_of_0_is_refused_but_of_an_rnn() {
+        let with = |op: &str, cell: Cell, clip: f32| {
+            let node = crate::ops::testing::node(op, 22, Attrs::new().with("clip", clip), 3);
+            params(&node, cell).map(|p| p.clip).map_err(|e| e.to_string())
+        };
+        assert_eq!(with("LSTM", Cell::Lstm, 0.5), Ok(Some(0.5)));
+        assert_eq!(with("RNN", Cell::Rnn, 0.0), Ok(Some(0.0)));
+        let error = "attribute `clip`: got 0, wanted a number above 0, or no attribute for no bound";
+        assert_eq!(with("LSTM", Cell::Lstm, 0.0), Err(error.into()));
+        assert_eq!(with("GRU", Cell::Gru, 0.0), Err(error.into()));
+        for (op, cell) in [("LSTM", Cell::Lstm), ("GRU", Cell::Gru), ("RNN", Cell::Rnn)] {
+            assert!(with(op, cell, -1.0).is_err() && with(op, cell, f32::NAN).is_err(), "{op}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 use super::control::{join, stack};
 use super::movement;
 use crate::limits;
-use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
+use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis, need_outputs};
 use crate::{Dim, Error, Graph, OpNode, Result, Tensor, TensorType, Value, ValueType};
 
 /// `Scan`.
@@ -26,9 +26,10 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Reads the attributes for a node with this many states and scanned inputs together.
-    pub fn parse(node: &OpNode, n: usize) -> Result<Parts<'_>> {
+    /// Reads the attributes for a node with this many states and scanned inputs together, and this many outputs.
+    pub fn parse(node: &OpNode, n: usize, n_outputs: usize) -> Result<Parts<'_>> {
         let body = node.attrs.need_graph("body")?;
+        need_outputs(n_outputs, body.outputs.len())?;
         let scanned = node.attrs.need_int("num_scan_inputs")?;
         let fits = |s: &usize| *s >= 1 && *s <= n && body.inputs.len() == n && body.outputs.len() + s >= n;
         let scanned = usize::try_from(scanned).ok().filter(fits).ok_or_else(|| {
@@ -174,7 +175,7 @@ impl Operator for Scan {
         if cx.version() < 9 {
             return Ok(vec![Fact::default(); cx.n_outputs]);
         }
-        let parts = Parts::parse(cx.node, cx.inputs.len())?;
+        let parts = Parts::parse(cx.node, cx.inputs.len(), cx.n_outputs)?;
         let mut length = Dim::Unknown;
         let mut slices = vec![];
         for (k, a) in parts.input_axes.iter().enumerate() {
@@ -213,9 +214,10 @@ impl Operator for Scan {
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         if cx.version() < 9 {
-            return Parts::parse(cx.node, cx.inputs.len().saturating_sub(1))?.run_batches(cx);
+            return Parts::parse(cx.node, cx.inputs.len().saturating_sub(1), cx.wanted.len())?
+                .run_batches(cx);
         }
-        let parts = Parts::parse(cx.node, cx.inputs.len())?;
+        let parts = Parts::parse(cx.node, cx.inputs.len(), cx.wanted.len())?;
         let states = (0..parts.states).map(|i| cx.value(i).cloned()).collect::<Result<_>>()?;
         let scanned: Vec<Tensor> =
             (parts.states..cx.inputs.len()).map(|i| cx.tensor(i).cloned()).collect::<Result<_>>()?;

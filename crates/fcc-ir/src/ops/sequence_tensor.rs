@@ -6,7 +6,7 @@ use super::control::stack;
 use super::sequence::{element, sequence, sequence_of};
 use super::{lists, movement};
 use crate::limits;
-use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
+use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis, need_outputs};
 use crate::{Dim, Error, Result, Tensor, TensorType, Value, ValueType};
 
 /// `SplitToSequence`.
@@ -127,6 +127,7 @@ impl Operator for SequenceMap {
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let body = cx.node.attrs.need_graph("body")?;
+        need_outputs(cx.n_outputs, body.outputs.len())?;
         let given = |i: usize| match cx.ty(i)? {
             ValueType::Sequence(t) => Ok((**t).clone().into()),
             other => Ok(other.clone().into()),
@@ -136,6 +137,7 @@ impl Operator for SequenceMap {
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let body = cx.node.attrs.need_graph("body")?;
+        need_outputs(cx.wanted.len(), body.outputs.len())?;
         let n = cx.value(0)?.as_sequence()?.len();
         let mut all: Vec<Vec<Value>> = vec![vec![]; body.outputs.len()];
         for i in 0..n {

@@ -92,7 +92,8 @@ mod tests {
         let x = Tensor::new(vec![2, 3], vec![1f32, 3., 3., 5., 4., 5.]).unwrap();
         let k = Some(Tensor::from_i64s([2]));
         let run = |version, attrs, k: Option<Tensor>| {
-            let y = eval("TopK", version, attrs, &[Some(x.clone()), k], 2).unwrap();
+            let inputs: Vec<_> = std::iter::once(Some(x.clone())).chain(k.map(Some)).collect();
+            let y = eval("TopK", version, attrs, &inputs, 2).unwrap();
             y[1].as_tensor().unwrap().to_i64s().unwrap()
         };
         assert_eq!(run(1, Attrs::new().with("k", 2i64), None), [1, 2, 0, 2]);

@@ -68,15 +68,15 @@ mod tests {
     use crate::{Dim, ValueType};
 
     #[test]
-    fn every_element_type_can_be_chosen() {
+    fn strings_are_chosen_and_nibbles_refused() {
         let c = Some(Tensor::from_bools([2, 1], [true, false]).unwrap());
         let strings = |v: [&'static str; 2]| Some(Tensor::from_strings([2], v).unwrap());
         let y =
             eval1("Where", 16, Attrs::new(), &[c.clone(), strings(["a", "b"]), strings(["c", "d"])]).unwrap();
         assert_eq!(y, Tensor::from_strings([2, 2], ["a", "b", "c", "d"]).unwrap());
         let nibbles = |v: [u8; 2]| Some(Tensor::from_unpacked_bits(DType::U4, [2], &v).unwrap());
-        let y = eval1("Where", 16, Attrs::new(), &[c, nibbles([1, 2]), nibbles([3, 4])]).unwrap();
-        assert_eq!(y.unpacked_bits(), [1, 2, 3, 4]);
+        let error = eval1("Where", 16, Attrs::new(), &[c, nibbles([1, 2]), nibbles([3, 4])]).unwrap_err();
+        assert!(error.to_string().starts_with("element type of input 1: got uint4, wanted float"), "{error}");
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn add(
     let added = g.node_mut(id);
     (added.doc, added.metadata, added.extra) = (node.doc, node.metadata, node.extra);
     if let Some(op) = added.op_mut() {
-        op.overload = node.overload;
+        op.set_overload(node.overload);
         op.device_configurations = node.devices;
     }
     uses.push(Uses { node: id, place: node.place, inputs: node.inputs, captures: names });

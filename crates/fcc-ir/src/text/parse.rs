@@ -5,7 +5,7 @@ use super::cursor::Cursor;
 use super::notes::Notes;
 use super::values::{self, AttrText, AttrTextValue};
 use crate::attr::{Attr, AttrValue, Attrs, ConstSparse, ConstTensor};
-use crate::{At, Error, Function, Graph, Model, Opsets, QuantAnnotation, Result, ValueInfo, ValueType};
+use crate::{At, Function, Graph, Model, Opsets, QuantAnnotation, Result, ValueInfo, ValueType};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub fn parse(text: &str) -> Result<Model> {
         header(c, &mut model)?;
         notes = Notes::take(c)?;
     }
-    let mut opsets = opset_map(&model.opset_imports)?;
+    let mut opsets = opset_map(&model.opset_imports);
     if model.ir_version < FIRST_IR_WITH_OPSETS && opsets.is_empty() {
         opsets = Arc::new(Opsets::from([(String::new(), 1)]));
     }
@@ -95,16 +95,14 @@ pub fn parse_graph(text: &str, opsets: Arc<Opsets>) -> Result<Graph> {
     build::graph(read, &Scope::outermost(opsets))
 }
 
-fn opset_map(imports: &[(String, i64)]) -> Result<Arc<Opsets>> {
+fn opset_map(imports: &[(String, i64)]) -> Arc<Opsets> {
     let mut opsets = Opsets::new();
     for (domain, version) in imports {
         let key = if domain == "ai.onnx" { "" } else { domain };
-        if let Some(other) = opsets.insert(key.into(), *version).filter(|v| v != version) {
-            let place = format!("opset of domain `{domain}`");
-            return Err(Error::mismatch(place, format!("{other} and {version}"), "one version"));
-        }
+        // where a domain has several entries the last counts, as in ONNX Runtime
+        opsets.insert(key.into(), *version);
     }
-    Ok(Arc::new(opsets))
+    Arc::new(opsets)
 }
 
 /// `key: value, …>`.
@@ -171,7 +169,7 @@ fn function(c: &mut Cursor<'_>) -> Result<Function> {
     }
     let name = c.name("a function's name")?;
     let place = format!("function `{name}`");
-    let scope = Scope::outermost(opset_map(&opset_imports).at(|| &place)?);
+    let scope = Scope::outermost(opset_map(&opset_imports));
     // a body has no name of its own: the importer of files gives it this one too
     let mut body = GraphText { name: name.clone(), ..Default::default() };
     let (mut attributes, mut defaults) = (vec![], Attrs::new());

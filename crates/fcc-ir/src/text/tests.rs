@@ -377,10 +377,6 @@ fn errors_name_the_place() {
             "<irv: 8> g () => () {}",
             "line 1, column 2: got `irv`, wanted a key of a model such as `ir_version`",
         ),
-        (
-            "<opset_import: [\"\" : 1, \"ai.onnx\" : 2]> g () => () {}",
-            "opset of domain `ai.onnx`: got 1 and 2, wanted one version",
-        ),
         ("g (x) = (y) {}", "line 1, column 7: got `=`, wanted `=>`"),
         ("g (float[3 x) => (y) {}", "line 1, column 12: got `x`, wanted `,` or `]`"),
         ("g (float[-3] x) => (y) {}", "line 1, column 10: got `-3`, wanted a dimension of 0 or more"),

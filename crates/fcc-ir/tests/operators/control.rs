@@ -15,7 +15,7 @@ fn branches() {
             "float[2] y = {2.0, 4.0}, float[2] z = {1.0, 2.0}",
         ),
         (
-            1,
+            6,
             "bool[1] c = {0}, float[2] x = {1.0, 2.0}",
             nodes,
             "float[2] y = {-1.0, -2.0}, float[1] z = {2.0}",

@@ -43,7 +43,7 @@ fn sequences() {
         (
             11,
             "int32 x = {7}",
-            "s = SequenceEmpty <dtype = 6> () t = SequenceInsert (s, x) y = SequenceAt (t, z) z = Constant <value_int = 0> ()",
+            "s = SequenceEmpty <dtype = 6> () t = SequenceInsert (s, x) y = SequenceAt (t, z) z = Constant <value = int64 {0}> ()",
             "int32 y = {7}",
         ),
         (11, "", "s = SequenceEmpty () y = SequenceLength (s)", "int64 y = {0}"),

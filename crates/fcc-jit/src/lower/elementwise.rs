@@ -26,8 +26,8 @@ pub(super) fn elementwise(cx: &mut Cx<'_>) -> Lowered {
         "Pow" => return power(cx),
         _ => return Err(cx.no_kernel()),
     };
-    // before opset 7 the second input is broadcast only when asked, from an axis
-    if cx.op.version < 7 && cx.op.attrs.get("axis").is_some() {
+    // before opset 7 the second input is broadcast only when asked, from an axis; PRelu's along the channels
+    if cx.op.version < 7 && (cx.op.attrs.get("axis").is_some() || cx.op.op_type == "PRelu") {
         return Err(Declined::new(
             "axis",
             "a broadcast from an axis (opset 6 and before)",

@@ -120,9 +120,15 @@ pub(super) fn layer(cx: &mut Cx<'_>) -> Lowered {
     let (x, y) = (cx.f32(0)?, cx.only_out()?);
     let p = fcc_ir::ops::layer_normalization::params(cx.op, x.len())?;
     let n: usize = x[p.axis..].iter().product();
-    let whole = |s: Vec<usize>| match s.iter().product::<usize>() == n {
-        true => Ok(()),
-        false => Err(Declined::new("scale or bias", format!("shape {s:?}"), format!("{n} elements"))),
+    // one element for each place of a row: the normalised extents, and 1 before them
+    let whole = |s: Vec<usize>| {
+        let (ones, rest) = s.split_at(s.len().saturating_sub(x.len() - p.axis));
+        match rest == &x[p.axis..] && ones.iter().all(|d| *d == 1) {
+            true => Ok(()),
+            false => {
+                Err(Declined::new("scale or bias", format!("shape {s:?}"), format!("{:?}", &x[p.axis..])))
+            }
+        }
     };
     whole(cx.f32(1)?)?;
     let mut inputs = vec![cx.input(0), cx.input(1)];

@@ -13,6 +13,10 @@ pub(super) fn view(cx: &mut Cx<'_>) -> Lowered {
         if training {
             return Err(Declined::new("training_mode", "true, or not a constant", "false"));
         }
+        // the operator refuses a ratio outside 0..1, though it drops nothing
+        if cx.input(1).is_some() {
+            cx.fixed(1)?;
+        }
     }
     let (from, to) = (cx.dense(x)?, cx.dense(y)?);
     let count = |s: &[usize]| s.iter().product::<usize>();

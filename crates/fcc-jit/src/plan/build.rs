@@ -211,7 +211,8 @@ fn rest_of(
             }
         }
     }
-    rest.sweep();
+    // what may have effects ran before the cut
+    rest.sweep(|_| false);
     Ok(rest)
 }
 

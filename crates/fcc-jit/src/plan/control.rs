@@ -3,7 +3,8 @@
 use super::Profile;
 use crate::segment::{Segment, Shared};
 use fcc_ir::interp::{call_target, eval_checked};
-use fcc_ir::op::EvalCtx;
+use fcc_ir::op::{EvalCtx, Fact};
+use fcc_ir::schema::check;
 use fcc_ir::{Error, Graph, GraphInput, NodeKind, OpNode, Result, Tensor, Value, ValueId, ValueInfo};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -89,10 +90,8 @@ pub(super) fn eval(
         Ok(made)
     };
     let operator = op.op.operator().ok_or_else(|| Error::unsupported(format!("operator {}", op.op_type)))?;
-    let schema = operator.schema();
-    if inputs.len() > schema.inputs.1 || inputs.len() < schema.inputs.0 {
-        let range = format!("{} to {}", schema.inputs.0, schema.inputs.1);
-        return Err(Error::mismatch("number of inputs", inputs.len(), range));
-    }
+    let fact = |v: &Value| Fact::from(v.value_type());
+    let facts: Vec<Option<Fact>> = inputs.iter().map(|v| v.as_ref().map(fact)).collect();
+    check(op, &facts, wanted.len())?;
     eval_checked(operator, &EvalCtx { node: op, inputs, wanted, subgraph: &subgraph })
 }

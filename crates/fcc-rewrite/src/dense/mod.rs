@@ -11,7 +11,7 @@ pub use check::{check, check_alone};
 
 use crate::Declined;
 use fcc_ir::infer::infer;
-use fcc_ir::{Dim, Graph, Model, Result, TensorType, ValueId, ValueInfo, ValueType};
+use fcc_ir::{Dim, Effects, Graph, Model, Result, TensorType, ValueId, ValueInfo, ValueType};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -127,7 +127,8 @@ fn slide(model: &Model, padding: Padding) -> Result<Dense, Declined> {
     for (out, before) in gone {
         model.graph.replace_uses(out, before)?;
     }
-    model.graph.sweep();
+    let effects = Effects::new(&model.functions);
+    model.graph.sweep(|op| effects.has(op));
     let along = |axis: usize| outputs.iter().filter_map(move |(_, s)| s.get(axis).copied()).fold(1, lcm);
     let strides = (0..spatial.len()).map(along).collect();
     let symbols = open(&mut model, &image)?;

@@ -5,7 +5,7 @@ use crate::context::is_onnx;
 use crate::rules::{BROADCASTING, UNARY};
 use fcc_ir::attr::Attrs;
 use fcc_ir::ops::conv::{AutoPad, Window};
-use fcc_ir::{Dim, Graph, NewNode, NodeId, Op, OpNode, Slot, Tensor, ValueId};
+use fcc_ir::{Dim, Graph, NewNode, NodeId, OpNode, Slot, Tensor, ValueId};
 use std::collections::HashMap;
 
 /// Changes a node in place.
@@ -323,7 +323,7 @@ fn old_softmax(spatial: usize) -> Change {
         let normal = add(&softmax.op_type, "softmax", last_axis, softmax.attrs)?;
         // the node itself goes back, so that its output keeps its name
         if let Some(op) = graph.node_mut(id).op_mut() {
-            (op.op, op.op_type) = (Op::lookup("", "Transpose"), "Transpose".into());
+            op.become_onnx("Transpose");
             op.attrs = Attrs::new().with("perm", back);
         }
         graph.connect(normal, id, Slot::Input(0));

@@ -50,8 +50,7 @@ impl Rule for FoldConstants {
         let fixed = matches!(op.op, Op::Opaque | Op::Constant)
             || op.op.is_random()
             || op.attrs.graphs().next().is_some()
-            || op.op_type.ends_with("QuantizeLinear")
-            || op.op_type == "DequantizeLinear";
+            || matches!(op.op, Op::QuantizeLinear | Op::DynamicQuantizeLinear | Op::DequantizeLinear);
         if fixed || cx.graph().node(node).outputs().len() != 1 {
             return None;
         }

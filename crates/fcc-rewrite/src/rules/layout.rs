@@ -1,13 +1,31 @@
 //! Nodes that only change how elements are indexed: what rules share about them.
 use crate::context::Cx;
-use fcc_ir::{NodeId, Result, ValueId};
+use fcc_ir::infer::infer_op;
+use fcc_ir::op::Fact;
+use fcc_ir::{Dim, NodeId, Result, ValueId};
 
 /// Operators that keep the elements in their order and give them another shape.
 const RESHAPES: &[&str] = &["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
 
-/// Whether a node keeps the elements of its first input in their order and changes only the shape.
+/// Whether a node keeps the elements of its first input in their order and changes only the shape, to one that is
+/// certain: where the target or the axes come with the run, the shape that a file declares is a claim.
 pub(crate) fn is_reshape(cx: &Cx<'_>, node: NodeId) -> bool {
-    cx.op_in(node, RESHAPES).is_some()
+    let Some(op) = cx.op_in(node, RESHAPES) else { return false };
+    let given = cx.graph().input(node, 1);
+    if given.is_none_or(|v| cx.constant(v).is_some()) {
+        return true;
+    }
+    let fact = |v: ValueId| cx.facts.get(v).cloned().unwrap_or_default();
+    let inputs: Vec<Option<Fact>> = cx.graph().inputs_of(node).into_iter().map(|v| v.map(fact)).collect();
+    let made = infer_op(op, cx.functions, &inputs, &[], 1).ok().and_then(|made| made.into_iter().next());
+    let follows = made.as_ref().and_then(|f| f.ty.as_tensor()?.shape.as_ref());
+    match (follows, cx.shape(cx.out(node))) {
+        (Some(a), Some(b)) => {
+            let same = |(a, b): (&Dim, &Dim)| a.same(b) || (*a == Dim::Unknown && *b == Dim::Unknown);
+            a.len() == b.len() && a.iter().zip(b).all(same)
+        }
+        _ => false,
+    }
 }
 
 /// The node that makes a value, if [`is_reshape`], and its input.

@@ -43,6 +43,7 @@ rule_type! {
     /// - the input does not come from a flattened value of rank 3 to 5 with fixed channels and spatial extents;
     /// - an extent of the image is larger than the largest kernel allowed (`--max-kernel`);
     /// - `beta` times the constant bias would have to be rounded;
+    /// - ONNX Runtime runs the layer and would not run the Conv: it has none of `double`;
     /// - `transA`, a constant left operand, an input that is not `[N, features]`.
     pub(crate) struct LinearToFullKernelConv = "linear-to-full-kernel-conv";
 }

@@ -43,6 +43,7 @@ rule_type! {
     /// # Declines
     /// - the weight is not constant, can be overridden by callers, or is dequantised at run time;
     /// - the weight is a batch of matrices;
+    /// - ONNX Runtime runs the layer and would not run the Conv: it has none of `double`;
     /// - the input's rank is unknown or above 5.
     pub(crate) struct LinearToPointwiseConv = "linear-to-pointwise-conv";
 }

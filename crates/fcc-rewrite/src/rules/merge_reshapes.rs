@@ -24,6 +24,9 @@ rule_type! {
     ///
     /// # Declines
     /// - the shapes are not known well enough to write one Reshape: more than one extent that is not fixed.
+    ///
+    /// A change of shape whose target or axes come with the run is no candidate where its shape does not follow from
+    /// them: what a file declares of it may be wrong.
     pub(crate) struct MergeReshapes = "merge-reshapes";
 }
 

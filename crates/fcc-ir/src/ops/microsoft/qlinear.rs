@@ -127,8 +127,12 @@ fn zero(t: Option<&Tensor>) -> Result<f64> {
 impl Operator for QLinear {
     fn schema(&self) -> Schema {
         let inputs = match self.layout {
-            Layout::InputsFirst(n) => (3 * n + 1, 3 * n + 2),
-            Layout::OutputFirst => (5, usize::MAX),
+            // the pooling of whole planes and Softmax must have the zero point of y
+            Layout::InputsFirst(n) => {
+                let needed = matches!(self.name, "QLinearGlobalAveragePool" | "QLinearSoftmax");
+                (3 * n + 1 + usize::from(needed), 3 * n + 2)
+            }
+            Layout::OutputFirst => (3, usize::MAX),
         };
         Schema { name: self.name, domain: DOMAIN, since: &[1], inputs, outputs: (1, 1) }
     }

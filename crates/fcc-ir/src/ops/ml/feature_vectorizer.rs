@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn columns_stand_side_by_side_as_floats() {
-        let a = Tensor::new([2, 1], vec![1i64, 2]).unwrap();
+        let a = Tensor::new([2, 1], vec![1.0f64, 2.0]).unwrap();
         let b = Tensor::new([2, 2], vec![0.5f64, 1.5, 2.5, 3.5]).unwrap();
         let run = |attrs, inputs: &[Tensor]| eval_ml("FeatureVectorizer", 1, attrs, inputs);
         let sizes = |v: &[i64]| Attrs::new().with("inputdimensions", v);
@@ -96,6 +96,9 @@ mod tests {
             run(Attrs::new(), std::slice::from_ref(&one)).unwrap()[0].as_tensor().unwrap().shape(),
             [1, 3]
         );
-        assert!(run(Attrs::new(), &[one, b]).is_err());
+        assert!(run(Attrs::new(), &[Tensor::new([3], vec![1.0f64, 2.0, 3.0]).unwrap(), b.clone()]).is_err());
+        // ONNX has one element type for all
+        let error = run(Attrs::new(), &[one, b]).unwrap_err().to_string();
+        assert_eq!(error, "element type of input 1: got double, wanted int32 as of input 0");
     }
 }
