@@ -6,7 +6,7 @@
 //! `FCC_CASES=substring` only those run.
 use fcc_ir::infer::{Facts, infer_facts};
 use fcc_ir::interp::{Values, run_observed};
-use fcc_ir::{Bindings, Dim, Model, NodeKind, Value, ValueId, ValueType};
+use fcc_ir::{Bindings, Dim, GraphInput, Model, NodeKind, Value, ValueId, ValueType};
 use fcc_onnx::{LoadOptions, load, read_value_pb};
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use std::path::Path;
 fn symbolic_case(folder: &Path) -> Result<(Model, Values, Bindings), String> {
     let mut model = load(folder.join("model.onnx"), &LoadOptions::default()).map_err(|e| e.to_string())?;
     let (mut values, mut bindings) = (Values::new(), Bindings::new());
-    let mut inputs = std::mem::take(&mut model.graph.inputs);
+    let mut inputs: Vec<GraphInput> = std::mem::take(&mut model.graph.inputs).into_iter().collect();
     let required = inputs.iter_mut().filter(|i| matches!(model.graph.node(i.node).kind, NodeKind::Input));
     for (number, input) in required.enumerate() {
         let path = folder.join(format!("test_data_set_0/input_{number}.pb"));
@@ -29,7 +29,7 @@ fn symbolic_case(folder: &Path) -> Result<(Model, Values, Bindings), String> {
         }
         values.insert(input.info.name.clone(), value);
     }
-    model.graph.inputs = inputs;
+    model.graph.inputs = inputs.into_iter().collect();
     for node in model.graph.inputs.iter().map(|i| (i.node, i.info.ty.clone())).collect::<Vec<_>>() {
         model.graph.set_ty(ValueId { node: node.0, output: 0 }, node.1);
     }
@@ -50,14 +50,15 @@ fn contradiction(facts: &Facts, id: ValueId, value: &Value, bindings: &Bindings)
     }
     let dims = fact.dims?;
     let found = t.to_i64s().ok()?;
-    let elems: Vec<Dim> = dims.elems.iter().map(|d| d.bind(bindings)).collect();
+    let elems: Vec<Dim> = dims.elems().iter().map(|d| d.bind(bindings)).collect();
     let fits = |(d, v): (&Dim, &i64)| match d {
         Dim::Known(n) => i64::try_from(*n) == Ok(*v),
         Dim::Sym(e) => e.as_constant().is_none_or(|c| c == *v),
         Dim::Unknown => true,
     };
     let agrees = elems.len() == found.len() && elems.iter().zip(&found).all(fits);
-    (!agrees || dims.scalar != (t.rank() == 0)).then(|| format!("elements {:?}, are {found:?}", dims.elems))
+    (!agrees || dims.is_scalar() != (t.rank() == 0))
+        .then(|| format!("elements {:?}, are {found:?}", dims.elems()))
 }
 
 /// How many extents of the case's outputs inference found, out of how many; `Err` where it contradicts a value.

@@ -19,11 +19,22 @@ pub enum Dim {
 pub type Bindings = BTreeMap<String, usize>;
 
 /// An integer expression over symbols in normal form: a sum of products of symbols and quotients.
+///
+/// Expressions share their parts, so a few nodes of a model could write one whose tree has billions of leaves. Its
+/// size as a tree is therefore bounded when it is made ([`DimExpr::MAX_SIZE`]): what would be larger is unknown, and
+/// every walk over an expression is short.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DimExpr(Arc<Poly>);
 
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Poly {
+    terms: Terms,
+    /// Terms and factors, those inside of factors included, each as often as it is written.
+    size: usize,
+}
+
 /// Sorted factors -> coefficient; no coefficient is zero; the empty product is the constant term.
-type Poly = BTreeMap<Vec<Factor>, i64>;
+type Terms = BTreeMap<Vec<Factor>, i64>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Factor {
@@ -32,34 +43,67 @@ enum Factor {
     Min(DimExpr, DimExpr),
 }
 
+impl Factor {
+    /// A long name counts as several factors.
+    fn size(&self) -> usize {
+        match self {
+            Factor::Symbol(name) => 1 + name.len() / 32,
+            Factor::FloorDiv(a, b) | Factor::Min(a, b) => 1 + a.size() + b.size(),
+        }
+    }
+}
+
+fn size_of(factors: &[Factor]) -> usize {
+    1 + factors.iter().map(Factor::size).sum::<usize>()
+}
+
 impl DimExpr {
-    /// The symbol `name`.
+    /// The greatest size of an expression that is made of others. The extents of six detection heads behind five
+    /// strided convolutions, multiplied out and added up, have about 600.
+    pub const MAX_SIZE: usize = 1024;
+
+    /// The symbol `name`, however long the name.
     pub fn symbol(name: &str) -> Self {
-        Self::factor(Factor::Symbol(name.into()))
+        let factor = Factor::Symbol(name.into());
+        let size = 1 + factor.size();
+        DimExpr(Arc::new(Poly { terms: Terms::from([(vec![factor], 1)]), size }))
     }
     /// A constant.
     pub fn constant(value: i64) -> Self {
-        let mut poly = Poly::new();
+        let mut terms = Terms::new();
         if value != 0 {
-            poly.insert(vec![], value);
+            terms.insert(vec![], value);
         }
-        DimExpr(Arc::new(poly))
+        DimExpr(Arc::new(Poly { size: terms.len(), terms }))
     }
-    fn factor(f: Factor) -> Self {
-        DimExpr(Arc::new(Poly::from([(vec![f], 1)])))
+    /// `None` where it is larger than [`DimExpr::MAX_SIZE`].
+    fn of(mut terms: Terms) -> Option<Self> {
+        terms.retain(|_, c| *c != 0);
+        let size = terms.keys().map(|factors| size_of(factors)).sum();
+        (size <= Self::MAX_SIZE).then(|| DimExpr(Arc::new(Poly { terms, size })))
+    }
+    fn factor(f: Factor) -> Option<Self> {
+        Self::of(Terms::from([(vec![f], 1)]))
+    }
+    fn terms(&self) -> &Terms {
+        &self.0.terms
+    }
+    /// Terms and factors, those inside of quotients included: what a walk over the expression costs.
+    pub fn size(&self) -> usize {
+        self.0.size
     }
     /// The value if the expression has no symbols.
     pub fn as_constant(&self) -> Option<i64> {
-        match self.0.len() {
+        match self.terms().len() {
             0 => Some(0),
-            1 => self.0.get(&vec![]).copied(),
+            1 => self.terms().get(&vec![]).copied(),
             _ => None,
         }
     }
     /// The name if the expression is one symbol.
     pub fn as_symbol(&self) -> Option<&str> {
-        let (factors, 1) = self.0.iter().next()? else { return None };
-        match (self.0.len(), factors.as_slice()) {
+        let (factors, 1) = self.terms().iter().next()? else { return None };
+        match (self.terms().len(), factors.as_slice()) {
             (1, [Factor::Symbol(name)]) => Some(name),
             _ => None,
         }
@@ -70,29 +114,31 @@ impl DimExpr {
             Factor::Symbol(_) => true,
             Factor::FloorDiv(a, b) | Factor::Min(a, b) => a.is_nonnegative() && b.is_nonnegative(),
         };
-        self.0.iter().all(|(factors, c)| *c >= 0 && factors.iter().all(factor))
+        self.terms().iter().all(|(factors, c)| *c >= 0 && factors.iter().all(factor))
     }
     fn checked_add(&self, other: &Self) -> Option<Self> {
-        let mut sum = (*self.0).clone();
-        for (factors, c) in other.0.iter() {
+        let mut sum = self.terms().clone();
+        for (factors, c) in other.terms() {
             let slot = sum.entry(factors.clone()).or_insert(0);
             *slot = slot.checked_add(*c)?;
         }
-        sum.retain(|_, c| *c != 0);
-        Some(DimExpr(Arc::new(sum)))
+        Self::of(sum)
     }
     fn checked_mul(&self, other: &Self) -> Option<Self> {
-        let mut product = Poly::new();
-        for (fa, ca) in self.0.iter() {
-            for (fb, cb) in other.0.iter() {
+        let mut product = Terms::new();
+        // terms can cancel, so that a product is known to be too large only in the end; that many are not multiplied
+        if self.terms().len().saturating_mul(other.terms().len()) > Self::MAX_SIZE {
+            return None;
+        }
+        for (fa, ca) in self.terms() {
+            for (fb, cb) in other.terms() {
                 let mut factors = [fa.as_slice(), fb.as_slice()].concat();
                 factors.sort();
                 let slot = product.entry(factors).or_insert(0);
                 *slot = slot.checked_add(ca.checked_mul(*cb)?)?;
             }
         }
-        product.retain(|_, c| *c != 0);
-        Some(DimExpr(Arc::new(product)))
+        Self::of(product)
     }
     /// `floor(self / divisor)`; exact where every coefficient divides.
     fn checked_floor_div(&self, divisor: &Self) -> Option<Self> {
@@ -106,32 +152,32 @@ impl DimExpr {
             if let Some(n) = self.as_constant() {
                 return Some(Self::constant(n.div_euclid(d)));
             }
-            if self.0.values().all(|c| c % d == 0) {
-                return Some(DimExpr(Arc::new(self.0.iter().map(|(f, c)| (f.clone(), c / d)).collect())));
+            if self.terms().values().all(|c| c % d == 0) {
+                return Self::of(self.terms().iter().map(|(f, c)| (f.clone(), c / d)).collect());
             }
-        } else if let (1, Some((fd, cd))) = (divisor.0.len(), divisor.0.iter().next()) {
+        } else if let (1, Some((fd, cd))) = (divisor.terms().len(), divisor.terms().iter().next()) {
             // a monomial that divides every term, as in (batch * 12) / batch
-            let quotient: Option<Poly> =
-                self.0.iter().map(|(f, c)| Some((remove_all(f, fd)?, exact(*c, *cd)?))).collect();
+            let quotient: Option<Terms> =
+                self.terms().iter().map(|(f, c)| Some((remove_all(f, fd)?, exact(*c, *cd)?))).collect();
             if let Some(q) = quotient {
-                return Some(DimExpr(Arc::new(q)));
+                return Self::of(q);
             }
         }
-        Some(Self::factor(Factor::FloorDiv(self.clone(), divisor.clone())))
+        Self::factor(Factor::FloorDiv(self.clone(), divisor.clone()))
     }
     /// The lesser of both.
     fn checked_min(&self, other: &Self) -> Option<Self> {
         if self == other {
             return Some(self.clone());
         }
-        Some(match (self.as_constant(), other.as_constant()) {
-            (Some(a), Some(b)) => Self::constant(a.min(b)),
+        match (self.as_constant(), other.as_constant()) {
+            (Some(a), Some(b)) => Some(Self::constant(a.min(b))),
             _ => Self::factor(Factor::Min(self.clone().min(other.clone()), self.clone().max(other.clone()))),
-        })
+        }
     }
     /// The value under `bindings`; `None` if a symbol is not bound or a step overflows.
     pub fn eval(&self, bindings: &Bindings) -> Option<i64> {
-        self.0.iter().try_fold(0i64, |sum, (factors, c)| {
+        self.terms().iter().try_fold(0i64, |sum, (factors, c)| {
             let term = factors.iter().try_fold(*c, |product, f| {
                 let v = match f {
                     Factor::Symbol(name) => i64::try_from(*bindings.get(&**name)?).ok()?,
@@ -148,7 +194,7 @@ impl DimExpr {
     }
     /// The expression with the bound symbols replaced.
     fn bind(&self, bindings: &Bindings) -> Option<Self> {
-        self.0.iter().try_fold(Self::constant(0), |sum, (factors, c)| {
+        self.terms().iter().try_fold(Self::constant(0), |sum, (factors, c)| {
             let term = factors.iter().try_fold(Self::constant(*c), |product, f| {
                 let v = match f {
                     Factor::Symbol(name) => match bindings.get(&**name) {
@@ -165,7 +211,7 @@ impl DimExpr {
     }
     /// Calls `f` with the name of every symbol.
     pub fn visit_symbols(&self, f: &mut dyn FnMut(&str)) {
-        for factor in self.0.keys().flatten() {
+        for factor in self.terms().keys().flatten() {
             match factor {
                 Factor::Symbol(name) => f(name),
                 Factor::FloorDiv(a, b) | Factor::Min(a, b) => {
@@ -178,7 +224,7 @@ impl DimExpr {
 }
 
 fn exact(a: i64, b: i64) -> Option<i64> {
-    (a % b == 0).then(|| a / b)
+    (a.checked_rem(b)? == 0).then(|| a / b)
 }
 
 fn remove_all(from: &[Factor], what: &[Factor]) -> Option<Vec<Factor>> {
@@ -200,6 +246,13 @@ impl Dim {
         match self {
             Dim::Known(n) => Some(*n),
             Dim::Sym(_) | Dim::Unknown => None,
+        }
+    }
+    /// What a walk over the dimension costs: 1, or [`DimExpr::size`].
+    pub fn size(&self) -> usize {
+        match self {
+            Dim::Sym(e) => e.size(),
+            Dim::Known(_) | Dim::Unknown => 1,
         }
     }
     /// Whether it is certainly at least 0: differences of symbols are not.
@@ -264,8 +317,8 @@ impl Dim {
     /// Whether this is certainly the lesser of `other` and something.
     pub fn is_min_of(&self, other: &Dim) -> bool {
         let (Dim::Sym(a), Some(b)) = (self, other.expr()) else { return false };
-        match a.0.iter().next() {
-            Some((factors, 1)) if a.0.len() == 1 => {
+        match a.terms().iter().next() {
+            Some((factors, 1)) if a.terms().len() == 1 => {
                 matches!(&factors[..], [Factor::Min(x, y)] if *x == b || *y == b)
             }
             _ => false,
@@ -305,11 +358,12 @@ impl fmt::Display for Dim {
 
 impl fmt::Display for DimExpr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
+        if self.terms().is_empty() {
             return f.write_str("0");
         }
         // symbols first, the constant last: `batch + 1`
-        let (constant, terms): (Vec<_>, Vec<_>) = self.0.iter().partition(|(factors, _)| factors.is_empty());
+        let (constant, terms): (Vec<_>, Vec<_>) =
+            self.terms().iter().partition(|(factors, _)| factors.is_empty());
         for (i, (factors, c)) in terms.into_iter().chain(constant).enumerate() {
             match (i, *c < 0) {
                 (0, false) => {}
@@ -375,5 +429,53 @@ mod tests {
         let big = Dim::Known(usize::MAX);
         assert_eq!(big.mul(&Dim::Known(2)), Dim::Unknown);
         assert_eq!(Dim::Known(3).offset(-5), Dim::Unknown);
+        // coefficients that overflow, and a quotient of the least number by -1
+        let least =
+            Dim::symbol("N").mul(&Dim::Known(1 << 62)).sub(&Dim::symbol("N").mul(&Dim::Known(3 << 61)));
+        let least = least.sub(&Dim::symbol("N").mul(&Dim::Known(3 << 61)));
+        assert_eq!(least.to_string(), "-9223372036854775808*N");
+        let minus = Dim::symbol("N").sub(&Dim::symbol("N").mul(&Dim::Known(2)));
+        assert!(matches!(least.floor_div(&minus), Dim::Sym(_)));
+        assert_eq!(least.mul(&minus), Dim::Unknown);
+    }
+
+    /// Applies `f` until the result is unknown; the number of times, and the largest size and text on the way.
+    fn grown(mut d: Dim, f: impl Fn(&Dim, usize) -> Dim) -> (usize, usize, usize) {
+        let (mut size, mut text) = (0, 0);
+        for i in 0..100_000 {
+            d = f(&d, i);
+            if d == Dim::Unknown {
+                return (i, size, text);
+            }
+            (size, text) = (size.max(d.size()), text.max(d.to_string().len()));
+        }
+        panic!("no end");
+    }
+
+    #[test]
+    fn expressions_are_bounded() {
+        let symbol = |i: usize| Dim::symbol(&format!("s{i}"));
+        let cases = [
+            // (a + b)(a + c)…: terms double
+            grown(Dim::Known(1), |d, i| d.mul(&symbol(i).offset(1))),
+            // a sum of many symbols
+            grown(Dim::Known(1), |d, i| d.add(&symbol(i))),
+            // a power
+            grown(Dim::symbol("N"), |d, _| d.mul(&Dim::symbol("N"))),
+            // a quotient in which the last one stands twice, as the operator and in the divisor
+            grown(Dim::symbol("N"), |d, _| d.floor_div(&d.offset(1))),
+            // the lesser of two that share all but one term
+            grown(Dim::symbol("N"), |d, i| d.lesser(&d.add(&symbol(i)))),
+            // a chain of divisions, one a level
+            grown(Dim::symbol("N"), |d, _| d.offset(1).floor_div(&Dim::Known(2))),
+        ];
+        for (steps, size, text) in cases {
+            assert!((5..2000).contains(&steps), "{steps}");
+            assert!(size <= DimExpr::MAX_SIZE && text <= 16 * DimExpr::MAX_SIZE, "{size} {text}");
+        }
+        // a long name is a symbol like any other, but no expression of it grows
+        let long = Dim::symbol(&"n".repeat(1 << 20));
+        assert!(long.size() > DimExpr::MAX_SIZE && long.same(&long.clone()));
+        assert_eq!(long.offset(1), Dim::Unknown);
     }
 }

@@ -39,10 +39,21 @@ pub enum Error {
 /// `Result` with the IR's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Bytes of a part of a message; a list of a million numbers, or a name as long, is no line to read.
+const LONGEST_PART: usize = 1000;
+
+fn cut(mut text: String) -> String {
+    if text.len() > LONGEST_PART {
+        text.truncate(text.floor_char_boundary(LONGEST_PART));
+        text.push('…');
+    }
+    text
+}
+
 impl Error {
     /// A [`Error::Mismatch`] from anything printable.
     pub fn mismatch(what: impl Into<String>, got: impl ToString, wanted: impl ToString) -> Self {
-        Error::Mismatch { what: what.into(), got: got.to_string(), wanted: wanted.to_string() }
+        Error::Mismatch { what: cut(what.into()), got: cut(got.to_string()), wanted: cut(wanted.to_string()) }
     }
     /// An [`Error::Invalid`] from anything printable.
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -54,7 +65,7 @@ impl Error {
     }
     /// Puts the error at a place.
     pub fn at(self, place: impl Into<String>) -> Self {
-        Error::At { place: place.into(), source: Box::new(self) }
+        Error::At { place: cut(place.into()), source: Box::new(self) }
     }
     /// The error without its places.
     pub fn root(&self) -> &Error {

@@ -1,16 +1,18 @@
 //! The graph: nodes are inputs, constants and operators; edges carry which output feeds which slot.
 mod effects;
+mod listed;
 mod names;
 mod splice;
 
 pub use effects::Effects;
+pub use listed::Listed;
 pub use names::{Names, Owner};
 
 use crate::attr::{Attrs, ConstSparse, ConstTensor};
 use crate::{Error, Op, Result, Tensor, ValueInfo, ValueType};
 use bytes::Bytes;
 use petgraph::Direction::{Incoming, Outgoing};
-use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+use petgraph::stable_graph::{EdgeReference, NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -203,6 +205,10 @@ pub struct NewNode<'a> {
 pub struct Graph {
     g: StableDiGraph<Node, Edge>,
     names: HashMap<String, ValueId>,
+    /// How many slots each value feeds.
+    fed: HashMap<ValueId, usize>,
+    /// The operators that may hold graphs: all that were added with one, and all that were lent to be changed.
+    owners: BTreeSet<NodeId>,
     /// Name.
     pub name: String,
     /// `doc_string`.
@@ -213,9 +219,9 @@ pub struct Graph {
     /// what the exporter starts from. Empty for what fcc made.
     pub extra: Bytes,
     /// Inputs in order, overridable constants included.
-    pub inputs: Vec<GraphInput>,
+    pub inputs: Listed<GraphInput>,
     /// Outputs in order.
-    pub outputs: Vec<GraphOutput>,
+    pub outputs: Listed<GraphOutput>,
     /// `value_info` as the file gave it.
     pub value_info: Vec<ValueInfo>,
     /// `quantization_annotation` as the file gave it.
@@ -227,6 +233,11 @@ pub struct Graph {
     /// From IR 4 on, an initializer that is also an input can be overridden; before, every one had to be listed.
     pub overridable_inputs: bool,
     next_rank: u64,
+}
+
+/// The value that an edge carries.
+fn feeder(edge: &EdgeReference<'_, Edge>) -> ValueId {
+    ValueId { node: NodeId(edge.source()), output: edge.weight().from_output }
 }
 
 /// Distance between the ranks of nodes read from a file.
@@ -246,6 +257,9 @@ impl Graph {
     }
     /// A node to change.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        if self.g[id.0].op().is_some() {
+            self.owners.insert(id);
+        }
         &mut self.g[id.0]
     }
     /// Whether the node is still in the graph.
@@ -343,6 +357,16 @@ impl Graph {
         captures.sort();
         captures.into_iter().map(|(_, v)| v).collect()
     }
+    /// The capture indices of the node's subgraphs, ascending.
+    pub fn capture_slots(&self, id: NodeId) -> Vec<u32> {
+        let slots = self.g.edges_directed(id.0, Incoming).filter_map(|e| match e.weight().to {
+            Slot::Capture(i) => Some(i),
+            Slot::Input(_) => None,
+        });
+        let mut slots: Vec<u32> = slots.collect();
+        slots.sort_unstable();
+        slots
+    }
     /// Every use of a value by a node, in place order; uses as a graph output are not among them.
     pub fn users(&self, value: ValueId) -> Vec<(NodeId, Slot)> {
         let mut users: Vec<(NodeId, Slot)> = self
@@ -356,11 +380,11 @@ impl Graph {
     }
     /// Whether the value is an output of the graph.
     pub fn is_output(&self, value: ValueId) -> bool {
-        self.outputs.iter().any(|o| o.value == value)
+        self.outputs.count(value) > 0
     }
     /// Number of uses: by nodes, and as an output of the graph.
     pub fn use_count(&self, value: ValueId) -> usize {
-        self.users(value).len() + self.outputs.iter().filter(|o| o.value == value).count()
+        self.fed.get(&value).copied().unwrap_or(0) + self.outputs.count(value)
     }
     /// The output that a value is.
     pub fn output(&self, value: ValueId) -> &Output {
@@ -385,7 +409,7 @@ impl Graph {
     }
     /// Whether callers of the graph may replace this constant.
     pub fn is_overridable(&self, id: NodeId) -> bool {
-        self.overridable_inputs && self.inputs.iter().any(|i| i.node == id)
+        self.overridable_inputs && self.inputs.count(id) > 0
     }
     /// The tensor behind a value that is the same in every run: an initializer that callers cannot override,
     /// or a `Constant` node holding a tensor or numbers.
@@ -431,7 +455,14 @@ impl Graph {
         });
         let node =
             Node { name, doc: String::new(), metadata: vec![], extra: Bytes::new(), kind, outputs, rank };
+        let owner = node.op().is_some_and(|op| op.attrs.graphs().next().is_some());
         let id = NodeId(self.g.add_node(node));
+        // an id may be that of a removed node
+        if owner {
+            self.owners.insert(id)
+        } else {
+            self.owners.remove(&id)
+        };
         for i in 0..self.node(id).outputs.len() {
             let name = self.node(id).outputs[i].name.clone();
             if !name.is_empty() {
@@ -509,12 +540,14 @@ impl Graph {
     }
     /// Feeds a slot that nothing fed yet, which the caller vouches for: a node of a million inputs is read in one go.
     pub fn connect_new(&mut self, from: ValueId, to: NodeId, slot: Slot) {
+        *self.fed.entry(from).or_insert(0) += 1;
         self.g.add_edge(from.node.0, to.0, Edge { from_output: from.output, to: slot });
     }
     /// Leaves a slot empty.
     pub fn disconnect(&mut self, to: NodeId, slot: Slot) {
-        let old = self.g.edges_directed(to.0, Incoming).find(|e| e.weight().to == slot).map(|e| e.id());
-        if let Some(edge) = old {
+        let old = self.g.edges_directed(to.0, Incoming).find(|e| e.weight().to == slot);
+        if let Some((edge, from)) = old.map(|e| (e.id(), feeder(&e))) {
+            self.no_longer_feeds(from);
             self.g.remove_edge(edge);
         }
     }
@@ -546,22 +579,33 @@ impl Graph {
         if !hint.is_empty() && !taken(hint) {
             return hint.into();
         }
-        let mut i = 1u64;
-        loop {
-            let name = format!("{hint}_{i}");
-            if !taken(&name) {
-                return name;
-            }
-            i += 1;
+        // numbers are given from 1 on, so that a free one behind those that are taken is found by halving
+        let numbered = |i: u64| format!("{hint}_{i}");
+        let mut free = 1u64;
+        while taken(&numbered(free)) {
+            free *= 2;
         }
+        let mut last_taken = free / 2;
+        while last_taken + 1 < free {
+            let middle = last_taken + (free - last_taken) / 2;
+            match taken(&numbered(middle)) {
+                true => last_taken = middle,
+                false => free = middle,
+            }
+        }
+        numbered(free)
     }
     fn has_name(&self, name: &str) -> bool {
-        self.names.contains_key(name)
-            || self
-                .g
-                .node_weights()
-                .filter_map(Node::op)
-                .any(|op| op.attrs.graphs().any(|g| g.has_name(name)))
+        let inside = |id: &NodeId| self.op(*id).is_some_and(|op| op.attrs.graphs().any(|g| g.has_name(name)));
+        self.names.contains_key(name) || self.owners.iter().any(inside)
+    }
+    fn no_longer_feeds(&mut self, value: ValueId) {
+        if let Some(n) = self.fed.get_mut(&value) {
+            *n -= 1;
+            if *n == 0 {
+                self.fed.remove(&value);
+            }
+        }
     }
     /// All value names of this graph.
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -594,18 +638,14 @@ impl Graph {
         for (user, slot) in self.users(old) {
             self.connect(new, user, slot);
         }
-        for o in &mut self.outputs {
-            if o.value == old {
-                o.value = new;
-            }
-        }
+        self.outputs.replace(old, new);
         Ok(())
     }
     /// Removes a node that nothing uses. Errors if something does.
     pub fn remove(&mut self, id: NodeId) -> Result<()> {
         let used = self.g.edges_directed(id.0, Outgoing).next().is_some()
-            || self.outputs.iter().any(|o| o.value.node == id)
-            || self.inputs.iter().any(|i| i.node == id);
+            || self.values_of(id).any(|v| self.is_output(v))
+            || self.inputs.count(id) > 0;
         if used {
             return Err(Error::invalid(format!("{} is still used", self.place(id))));
         }
@@ -613,6 +653,12 @@ impl Graph {
         Ok(())
     }
     fn discard(&mut self, id: NodeId) {
+        let fed: Vec<ValueId> = self.g.edges_directed(id.0, Incoming).map(|e| feeder(&e)).collect();
+        fed.into_iter().for_each(|v| self.no_longer_feeds(v));
+        for output in 0..self.node(id).outputs.len() as u32 {
+            self.fed.remove(&ValueId { node: id, output });
+        }
+        self.owners.remove(&id);
         if let Some(node) = self.g.remove_node(id.0) {
             for o in &node.outputs {
                 self.names.remove(&o.name);

@@ -3,10 +3,11 @@ use crate::attr::{AttrValue, Attrs};
 use crate::graph::{GraphInput, NodeKind};
 use crate::limits;
 use crate::op::{EvalCtx, Fact, Operator};
-use crate::ops::movement::new_elems;
+use crate::ops::movement::{Elems, new_elems_of};
 use crate::schema::{check, judge};
 use crate::{
-    At, Error, Function, Graph, Model, NodeId, Op, OpNode, Result, RunLimits, Value, ValueId, ValueType,
+    At, DType, Error, Function, Graph, Model, NodeId, Op, OpNode, Result, RunLimits, Value, ValueId,
+    ValueType,
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -154,7 +155,9 @@ pub fn eval_op(
     let Some(operator) = op.op.operator() else {
         return Err(Error::unsupported(format!("operator {}{}", domain_prefix(&op.domain), op.op_type)));
     };
-    judged(operator, op, inputs, wanted.len())?;
+    if let Some(nothing) = judged(operator, op, inputs, wanted.len())? {
+        return Ok(nothing);
+    }
     let subgraph = |g: &Graph, inputs: Vec<Value>| {
         eval_graph(g, functions, inputs.into_iter().map(Some).collect(), captures, &mut |_, _, _| {})
     };
@@ -174,9 +177,16 @@ pub fn eval_checked(operator: &dyn Operator, cx: &EvalCtx<'_>) -> Result<Vec<Val
     made
 }
 
+/// The outputs of a node if none of them has an element: no loop runs over the extents around a 0, which may be large.
+///
 /// Errs on what inference refuses, and where an output is far larger than anything that can be computed: a few bytes
 /// of a file can ask for that.
-fn judged(operator: &dyn Operator, op: &OpNode, inputs: &[Option<Value>], n_outputs: usize) -> Result<()> {
+fn judged(
+    operator: &dyn Operator,
+    op: &OpNode,
+    inputs: &[Option<Value>],
+    n_outputs: usize,
+) -> Result<Option<Vec<Value>>> {
     let fact = |value: &Value| match value {
         Value::Tensor(t) if t.len() <= SMALL_ELEMS => Fact::constant(t.clone()),
         other => Fact::from(other.value_type()),
@@ -184,17 +194,23 @@ fn judged(operator: &dyn Operator, op: &OpNode, inputs: &[Option<Value>], n_outp
     let facts: Vec<Option<Fact>> = inputs.iter().map(|v| v.as_ref().map(fact)).collect();
     // the nodes of a subgraph are seen one by one
     if op.attrs.graphs().next().is_some() {
-        return check(op, &facts, n_outputs);
+        return check(op, &facts, n_outputs).map(|()| None);
     }
     let none = |_: &Graph, _: &[Fact]| Ok(vec![]);
     let made = judge(operator, op, &facts, n_outputs, &none)?;
-    let known = |f: Fact| f.ty.as_tensor().and_then(|t| Some((t.dtype, t.known_shape()?)));
+    let known = |f: &Fact| f.ty.as_tensor().and_then(|t| Some((t.dtype, t.known_shape()?)));
     let mut bytes = 0usize;
-    for (dtype, shape) in made.into_iter().filter_map(known) {
-        let elems = new_elems(&shape).at(|| "output")?;
+    for (dtype, shape) in made.iter().filter_map(known) {
+        let elems = new_elems_of(dtype, &shape).at(|| "output")?;
         bytes = bytes.saturating_add(dtype.byte_len(elems).unwrap_or(elems));
     }
-    limits::reserve(bytes)
+    limits::reserve(bytes)?;
+    let nothing = |f: &Fact| {
+        let (dtype, shape) = known(f).filter(|(d, s)| *d != DType::Undefined && s.contains(&0))?;
+        Some(Elems::empty(dtype, 0).into_tensor(dtype, shape).map(Value::from))
+    };
+    let all: Option<Vec<Result<Value>>> = made.iter().map(nothing).collect();
+    all.filter(|all| all.len() >= n_outputs).map(|all| all.into_iter().collect()).transpose()
 }
 
 /// Inputs up to this size may be shapes, pads and the like, on whose values the size of an output depends.

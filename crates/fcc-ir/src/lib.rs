@@ -37,8 +37,8 @@ pub use dim::{Bindings, Dim, DimExpr};
 pub use dtype::DType;
 pub use error::{At, Error, Result};
 pub use graph::{
-    Effects, Graph, GraphInput, GraphOutput, Names, NewNode, Node, NodeId, NodeKind, OpNode, Opsets, Output,
-    Owner, QuantAnnotation, Slot, ValueId,
+    Effects, Graph, GraphInput, GraphOutput, Listed, Names, NewNode, Node, NodeId, NodeKind, OpNode, Opsets,
+    Output, Owner, QuantAnnotation, Slot, ValueId,
 };
 pub use half;
 pub use limits::{CancelToken, RunLimits, Stopped};

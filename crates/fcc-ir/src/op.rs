@@ -44,15 +44,50 @@ pub struct Fact {
 }
 
 /// The elements of an integer scalar or vector, symbolic where they come from symbolic shapes.
+///
+/// A vector is at most [`DimTensor::MAX_ELEMS`] long: shapes, axes and pads are short, and what is followed for each
+/// node of a model must not grow from node to node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DimTensor {
-    /// Whether it is a scalar (one element) rather than a vector.
-    pub scalar: bool,
-    /// The elements. A negative constant (the -1 of a Reshape) stands as a constant expression.
-    pub elems: Vec<Dim>,
+    scalar: bool,
+    elems: Vec<Dim>,
 }
 
 impl DimTensor {
+    /// The longest vector whose elements are followed.
+    pub const MAX_ELEMS: usize = 1024;
+
+    /// A scalar.
+    pub fn scalar(elem: Dim) -> Self {
+        DimTensor { scalar: true, elems: vec![elem] }
+    }
+    /// A vector; `None` where it is longer than [`DimTensor::MAX_ELEMS`]. No more than that are asked of `elems`.
+    pub fn vector(elems: impl IntoIterator<Item = Dim>) -> Option<Self> {
+        let elems: Vec<Dim> = elems.into_iter().take(Self::MAX_ELEMS + 1).collect();
+        (elems.len() <= Self::MAX_ELEMS).then_some(DimTensor { scalar: false, elems })
+    }
+    /// A scalar or a vector of one element, or a longer vector; `None` as [`DimTensor::vector`], or where a scalar
+    /// would not have one element.
+    pub fn of(scalar: bool, elems: impl IntoIterator<Item = Dim>) -> Option<Self> {
+        let DimTensor { elems, .. } = Self::vector(elems)?;
+        (!scalar || elems.len() == 1).then_some(DimTensor { scalar, elems })
+    }
+    /// Whether it is a scalar (one element) rather than a vector.
+    pub fn is_scalar(&self) -> bool {
+        self.scalar
+    }
+    /// The elements. A negative constant (the -1 of a Reshape) stands as a constant expression.
+    pub fn elems(&self) -> &[Dim] {
+        &self.elems
+    }
+    /// The elements.
+    pub fn into_elems(self) -> Vec<Dim> {
+        self.elems
+    }
+    /// The first element, unknown if there is none.
+    pub fn first(self) -> Dim {
+        self.elems.into_iter().next().unwrap_or_default()
+    }
     /// Element `i`, if it is a constant, negative ones included.
     pub fn int(&self, i: usize) -> Option<i64> {
         match self.elems.get(i)? {
@@ -91,9 +126,8 @@ impl Fact {
         if let Some(d) = &self.dims {
             return Some(d.clone());
         }
-        let t = self.value.as_ref().filter(|t| t.rank() <= 1)?;
-        let elems = t.to_i64s().ok()?.into_iter().map(DimTensor::elem).collect();
-        Some(DimTensor { scalar: t.rank() == 0, elems })
+        let t = self.value.as_ref().filter(|t| t.rank() <= 1 && t.len() <= DimTensor::MAX_ELEMS)?;
+        DimTensor::of(t.rank() == 0, t.to_i64s().ok()?.into_iter().map(DimTensor::elem))
     }
     /// A fact of an integer scalar or vector given by its elements: a constant if they all are.
     pub fn of_dims(dtype: DType, dims: DimTensor) -> Fact {

@@ -1,7 +1,10 @@
 //! Seeded input values: the same seed gives the same values on every machine.
 use crate::convert::{Narrowing, from_f64s, from_i64s};
 use crate::{At, DType, Dim, Error, Graph, NodeKind, Result, Tensor, Value, ValueType};
-use crate::{elem_count, interp::Values};
+use crate::{interp::Values, ops::movement::new_elems_of};
+use bytes::Bytes;
+
+const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 
 /// A small generator of pseudo-random numbers (SplitMix64); not for secrets.
 #[derive(Debug, Clone)]
@@ -28,10 +31,11 @@ impl Random {
         ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }
     /// A tensor: floats uniform in `[-1, 1)`, integers of 8 bits and fewer over their whole range, wider integers
-    /// in `0..4` (they are often indices), truth values even, strings of one letter.
+    /// in `0..4` (they are often indices), truth values even, strings of one letter. Errors as [`new_elems_of`].
     pub fn tensor(&mut self, dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Tensor> {
         let shape = shape.into();
-        let n = elem_count(&shape)?;
+        let n = new_elems_of(dtype, &shape)?;
+        crate::limits::reserve(dtype.byte_len(n).unwrap_or(n))?;
         let mut ints = |least: i64, count: u64| -> Vec<i64> {
             (0..n).map(|_| least + self.below(count) as i64).collect()
         };
@@ -39,7 +43,8 @@ impl Random {
             DType::Bool => Tensor::from_bools(shape, ints(0, 2).into_iter().map(|v| v == 1)),
             DType::String => {
                 let letters = ints(i64::from(b'a'), 26);
-                Tensor::from_strings(shape, letters.into_iter().map(|v| vec![v as u8]))
+                let text = |v: i64| Bytes::from_static(&LETTERS[(v - i64::from(b'a')) as usize..][..1]);
+                Tensor::from_strings(shape, letters.into_iter().map(text))
             }
             DType::I8 => from_i64s(dtype, shape, ints(-128, 256)),
             DType::U8 => from_i64s(dtype, shape, ints(0, 256)),

@@ -49,13 +49,30 @@ fn owned<T: Elem>(data: Vec<T>) -> Bytes {
     Bytes::from_owner(VecBytes(data, held))
 }
 
-/// The number of elements of a shape, or an error on overflow.
+/// The product of the extents that are not 0 is below this: with 16 bytes an element it still fits an address.
+const MOST_ELEMS: usize = 1 << 59;
+/// The same for a tensor without elements, whose data bound nothing.
+const MOST_AROUND_NOTHING: usize = 1 << 27;
+
+/// The number of elements of a shape. Every tensor's shape is checked here.
+///
+/// Errors on a rank above [`TensorType::MAX_RANK`] and where the product of the extents that are not 0 is out of all
+/// proportion. So the product of any of a tensor's extents fits, strides and sizes in bytes included, and a loop over
+/// some of the extents of an empty tensor ends.
 pub fn elem_count(shape: &[usize]) -> Result<usize> {
-    shape
-        .iter()
-        .try_fold(1usize, |n, &d| n.checked_mul(d))
-        .filter(|&n| isize::try_from(n).is_ok())
-        .ok_or_else(|| Error::mismatch("number of elements", format!("{shape:?}"), "a product below 2^63"))
+    if shape.len() > TensorType::MAX_RANK {
+        return Err(Error::mismatch("rank", shape.len(), format!("at most {}", TensorType::MAX_RANK)));
+    }
+    let empty = shape.contains(&0);
+    let (most, wanted) = match empty {
+        true => (MOST_AROUND_NOTHING, "extents that multiply to at most 2^27 without the 0"),
+        false => (MOST_ELEMS, "a product of at most 2^59"),
+    };
+    let around = shape.iter().filter(|d| **d != 0).try_fold(1usize, |n, &d| n.checked_mul(d));
+    match around.filter(|n| *n <= most) {
+        Some(n) => Ok(if empty { 0 } else { n }),
+        None => Err(Error::mismatch("number of elements", format!("{shape:?}"), wanted)),
+    }
 }
 
 impl Tensor {

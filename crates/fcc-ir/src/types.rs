@@ -36,6 +36,9 @@ pub enum ValueType {
 }
 
 impl TensorType {
+    /// The greatest rank of a tensor, as in NumPy 2: every node that passes one on costs its rank.
+    pub const MAX_RANK: usize = 64;
+
     /// A tensor type with a known rank.
     pub fn new(dtype: DType, shape: impl IntoIterator<Item = impl Into<Dim>>) -> Self {
         TensorType { dtype, shape: Some(shape.into_iter().map(Into::into).collect()) }

@@ -1,5 +1,5 @@
 //! The verifier: invariants that every graph keeps, checked after import and after each pass.
-use crate::graph::{NodeKind, Slot};
+use crate::graph::NodeKind;
 use crate::interp::call_target;
 use crate::schema::arity;
 use crate::{Error, Function, Graph, Model, Result, ValueId, ValueType};
@@ -157,9 +157,7 @@ pub fn verify_graph(graph: &Graph, captures: usize) -> Result<()> {
                     return Err(Error::mismatch(what, "none", "a version").at(place()));
                 }
                 let given = graph.captures_of(id);
-                let contiguous =
-                    (0..given.len()).all(|i| graph.slot(id, Slot::Capture(i as u32)) == Some(given[i]));
-                if !contiguous {
+                if !graph.capture_slots(id).into_iter().eq(0..given.len() as u32) {
                     return Err(Error::invalid("captures are not numbered from 0").at(place()));
                 }
                 for sub in op.attrs.graphs() {
@@ -202,8 +200,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(verify(&model), Ok(()));
-        for input in &mut model.graph.inputs {
-            input.info.ty.for_each_dim(&mut |d| *d = crate::Dim::Known(3));
+        for info in model.graph.inputs.infos_mut() {
+            info.ty.for_each_dim(&mut |d| *d = crate::Dim::Known(3));
         }
         let error = verify(&model).unwrap_err().to_string();
         assert_eq!(error, "default of the input `w`: got dimension 0: 2 against 3, wanted its declared type");

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// Address space reserved for one module's code: calls between its functions stay within 32-bit range.
 const CODE_RESERVE_BYTES: usize = 256 << 20;
+/// The same for a plan of few steps, and for each of its steps: the largest kernels have 200 KiB.
+const LEAST_RESERVE_BYTES: usize = 1 << 20;
+const KERNEL_RESERVE_BYTES: usize = 1 << 20;
 
 /// Whether a step reads or writes an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,23 +337,43 @@ fn native() -> Result<Builder> {
     Ok(target)
 }
 
+/// This CPU at level `isa`, as Cranelift describes it.
+fn target_of(isa: Isa) -> Result<(OwnedTargetIsa, Isa)> {
+    isa.check().map_err(|why| Error::unsupported("this level", why))?;
+    let isa = Isa::within(isa);
+    let target = native()?.finish(flags(false, isa)?).map_err(|e| Error::Codegen(e.to_string()))?;
+    Ok((target, isa))
+}
+
 impl Code {
     /// An empty module at level `isa`, limited to what this CPU has.
     ///
     /// # Errors
     /// [`Isa::Amx`] where it is not available; a [`asm::MAX_ISA`] that names no level.
     pub fn new(isa: Isa) -> Result<Code> {
-        isa.check().map_err(|why| Error::unsupported("this level", why))?;
-        let isa = Isa::within(isa);
-        let target = native()?;
-        let target = target.finish(flags(false, isa)?).map_err(|e| Error::Codegen(e.to_string()))?;
+        let (target, isa) = target_of(isa)?;
         Code::for_target(target, isa)
     }
 
     /// An empty module of code for `target`, which must describe this CPU or one that it can stand in for.
     pub fn for_target(target: OwnedTargetIsa, isa: Isa) -> Result<Code> {
+        Code::reserving(target, isa, CODE_RESERVE_BYTES)
+    }
+
+    /// As [`Code::new`], for code of about this many kernels. Code has to lie together, so its address space is
+    /// reserved beforehand; a model of many small bodies must not reserve the most for each.
+    ///
+    /// # Errors
+    /// As [`Code::new`]. Emitting errors where `kernels` was far too low.
+    pub fn for_kernels(isa: Isa, kernels: usize) -> Result<Code> {
+        let (target, isa) = target_of(isa)?;
+        let bytes = kernels.saturating_mul(KERNEL_RESERVE_BYTES).saturating_add(LEAST_RESERVE_BYTES);
+        Code::reserving(target, isa, bytes.min(CODE_RESERVE_BYTES))
+    }
+
+    fn reserving(target: OwnedTargetIsa, isa: Isa, bytes: usize) -> Result<Code> {
         let mut builder = JITBuilder::with_isa(target, default_libcall_names());
-        let memory = ArenaMemoryProvider::new_with_size(CODE_RESERVE_BYTES)
+        let memory = ArenaMemoryProvider::new_with_size(bytes)
             .map_err(|e| Error::Codegen(format!("reserving code memory: {e}")))?;
         builder.memory_provider(Box::new(memory));
         let module = JITModule::new(builder);

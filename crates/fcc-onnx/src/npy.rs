@@ -22,6 +22,11 @@ use crate::{Error, ErrorKind, Result, npy_header};
 /// No zip entry unpacks to more than this many times its size, the limit of the deflate method.
 const DEFLATE_LIMIT: u64 = 1032;
 
+/// Most elements of an array of text that is 0 characters wide.
+const MOST_EMPTY_TEXTS: usize = 1 << 20;
+/// The largest array of text that is written: NumPy pads each text to the longest.
+const MOST_TEXT_BYTES: usize = 1 << 31;
+
 /// Reads an `.npy` file; numbers are shared with the mapped file where they lie as ONNX has them.
 ///
 /// Booleans, integers, float16 to float64, complex and text of fixed width are read, in either byte order, C or
@@ -128,6 +133,12 @@ pub fn from_npy_bytes(bytes: Bytes) -> Result<Tensor> {
         let what = format!("data of shape {:?}", header.shape);
         return Err(Error::mismatch(ErrorKind::Malformed, what, format!("{} bytes", data.len()), wanted));
     }
+    // without data nothing in the file bounds their number
+    if header.element.bytes() == 0 && elems > MOST_EMPTY_TEXTS {
+        let wanted = format!("at most {MOST_EMPTY_TEXTS} texts without characters");
+        let what = format!("array of shape {:?}", header.shape);
+        return Err(Error::mismatch(ErrorKind::Unsupported, what, format!("{elems} elements"), wanted));
+    }
     let data = if header.big_endian { swapped(&data, header.element.word_bytes()) } else { data };
     let data = if header.fortran_order { c_order(&data, &header) } else { data };
     Ok(match header.element {
@@ -140,7 +151,7 @@ pub fn from_npy_bytes(bytes: Bytes) -> Result<Tensor> {
             Tensor::from_strings(header.shape, vec![Bytes::new(); elems])?
         }
         Element::Bytes(width) => {
-            let trimmed = |s: &[u8]| Bytes::copy_from_slice(trim(s));
+            let trimmed = |s: &[u8]| data.slice_ref(trim(s));
             Tensor::from_strings(header.shape, data.chunks_exact(width).map(trimmed).collect::<Vec<_>>())?
         }
         Element::Unicode(width) => {
@@ -225,6 +236,11 @@ fn parts(tensor: &Tensor) -> Result<(Vec<u8>, Bytes)> {
         texts.push(text.chars().map(u32::from).collect());
     }
     let width = texts.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    if width.saturating_mul(4).saturating_mul(texts.len()) > MOST_TEXT_BYTES {
+        let got = format!("{} texts padded to {width} characters", texts.len());
+        let wanted = format!("at most {MOST_TEXT_BYTES} bytes");
+        return Err(Error::mismatch(ErrorKind::Unsupported, "text for NumPy", got, wanted));
+    }
     let mut data = Vec::new();
     for mut text in texts {
         text.resize(width, 0);

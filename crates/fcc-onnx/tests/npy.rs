@@ -94,7 +94,11 @@ fn broken_files_are_errors_of_one_line() {
         (npy(&header("<f4", "False", "(2,)"), &[0; 7]), "got 7 bytes, wanted 8"),
         (npy(&header("<f4", "False", "(2,)"), &[0; 9]), "got 9 bytes, wanted 8"),
         (npy(&header("<f4", "False", "(9223372036854775807, 4)"), &[]), "number of elements"),
-        (npy(&header("<f8", "False", "(2305843009213693952,)"), &[]), "an addressable number of"),
+        (npy(&header("<f8", "False", "(2305843009213693952,)"), &[]), "number of elements"),
+        (npy(&header("|S0", "False", "(1000000000,)"), &[]), "at most 1048576 texts without characters"),
+        (npy(&header("<U0", "False", "(1073741824,)"), &[]), "at most 1048576 texts without characters"),
+        (npy(&header("<U0", "False", "(1152921504606846976,)"), &[]), "number of elements"),
+        (npy(&header("<f4", "False", "(0, 4611686018427387904)"), &[]), "number of elements"),
         (npy(&header("|O", "False", "(1,)"), b"\x80\x04."), "Python objects (pickle)"),
     ];
     for (file, wanted) in table {

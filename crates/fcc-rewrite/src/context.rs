@@ -145,7 +145,7 @@ impl<'a> Cx<'a> {
     }
     /// The only use of a value, if a single operator's input is it and no output of the graph is.
     pub fn only_user(&self, value: ValueId) -> Option<(NodeId, usize)> {
-        if self.graph.is_output(value) {
+        if self.graph.is_output(value) || self.graph.use_count(value) != 1 {
             return None;
         }
         match self.graph.users(value).as_slice() {

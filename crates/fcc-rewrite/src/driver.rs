@@ -202,6 +202,9 @@ impl Driver<'_> {
     /// Removes what no output needs, in subgraphs first: what only they captured is not needed outside either.
     fn remove_unused(&mut self, graph: &mut Graph, pass: &Pass, scope: &Scope<'_>) {
         for owner in graph.nodes() {
+            if !has_graphs(graph, owner) {
+                continue;
+            }
             let path = path_of(scope.path, &row_name(graph, owner));
             let Some(op) = graph.node_mut(owner).op_mut() else { continue };
             let labels = graph_labels(&op.attrs);

@@ -7,9 +7,14 @@
 //! it would not. At the end the rewritten model runs as a whole, in the engine the caller chose, and its outputs are
 //! compared with the original's up to the rounding of their type.
 use crate::stretch::{Compared, Stretches};
+use fcc_ir::attr::AttrValue;
 use fcc_ir::interp::{self, Values};
+use fcc_ir::limits::Stopped;
 use fcc_ir::random::Random;
-use fcc_ir::{Bindings, DType, Dim, Error, Model, Result, Tensor, Value, ValueInfo, ValueType, printable};
+use fcc_ir::{
+    Bindings, DType, Dim, Error, Graph, Model, NodeId, NodeKind, Result, RunLimits, Tensor, Value, ValueInfo,
+    ValueType, printable,
+};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -128,9 +133,53 @@ impl fmt::Display for Comparison {
 const EXTENTS: &[&[usize]] =
     &[&[5, 7], &[8, 12], &[16, 24], &[32, 64], &[64, 96], &[224, 256], &[320], &[640]];
 
+/// The most elements of all inputs of a trial whose extents are chosen here.
+const MOST_INPUT_ELEMS: usize = 1 << 24;
+/// A comparison holds at most this much beside the models, and in addition as much again as the file asks for: this
+/// many times the bytes of its constants.
+const MEMORY_BYTES: usize = 1 << 30;
+const MEMORY_PER_WEIGHT_BYTE: usize = 16;
+
 /// Compares two models. Errors if no trial runs in the original, the rewritten model does not run where it does, or a
 /// limit of the run is reached ([`fcc_ir::RunLimits`]).
+///
+/// Extents that the caller left open are chosen small, and memory is limited: a few bytes of a model can ask for any
+/// amount of both.
 pub fn compare(original: &Model, rewritten: &Model, options: &Options<'_>) -> Result<Comparison> {
+    let bytes: usize = [original, rewritten].iter().map(|m| constant_bytes(&m.graph)).sum();
+    let memory_bytes = Some(bytes.saturating_mul(MEMORY_PER_WEIGHT_BYTE).saturating_add(MEMORY_BYTES));
+    let limits = RunLimits { memory_bytes, ..RunLimits::default() };
+    let compared = limits.within(|| compare_within(original, rewritten, options));
+    compared.map_err(|e| match e.stopped() {
+        // the limit of this comparison, not of whoever asked for it
+        Some(Stopped::Memory { limit_bytes, .. }) if Some(limit_bytes) == memory_bytes => {
+            Error::unsupported(format!("a comparison in more than {} MiB", limit_bytes >> 20))
+        }
+        _ => e,
+    })
+}
+
+fn constant_bytes(graph: &Graph) -> usize {
+    let bytes = |id: NodeId| match &graph.node(id).kind {
+        NodeKind::Constant(c) => c.tensor.byte_len(),
+        NodeKind::Op(op) => {
+            let own = match op.attrs.get("value") {
+                Some(AttrValue::Tensor(t)) => t.tensor.byte_len(),
+                _ => 0,
+            };
+            own + op.attrs.graphs().map(constant_bytes).sum::<usize>()
+        }
+        NodeKind::Input | NodeKind::SparseConstant(_) | NodeKind::Capture(_) => 0,
+    };
+    graph.nodes().into_iter().map(bytes).sum()
+}
+
+/// Whether other extents cannot help: what fcc does not compute at all, or had too little memory for at smaller ones.
+fn is_final(why: &Error) -> bool {
+    matches!(why.root(), Error::Unsupported(_) | Error::Stopped(_))
+}
+
+fn compare_within(original: &Model, rewritten: &Model, options: &Options<'_>) -> Result<Comparison> {
     let stretches = Stretches::new(original, rewritten)?;
     let observed = stretches.observed_model();
     let symbols = Symbols::of(original, &options.bindings);
@@ -144,14 +193,20 @@ pub fn compare(original: &Model, rewritten: &Model, options: &Options<'_>) -> Re
             None => EXTENTS.to_vec(),
         };
         let seed = options.seed.wrapping_add(number as u64);
-        let mut trial = Err(Error::invalid("no extents to try"));
+        let mut trial = Err(Error::unsupported(format!(
+            "inputs of more than {MOST_INPUT_ELEMS} elements at any extents"
+        )));
         for sizes in candidates {
             let bindings = symbols.bind(*batch, sizes, &options.bindings);
+            // sizes grow from one set to the next
+            if !symbols.inner.is_empty() && input_elems(original, &bindings)? > MOST_INPUT_ELEMS {
+                break;
+            }
             let given = inputs(original, &bindings, seed)?;
             trial = run(options, &observed, &given).map(|made| (bindings, given, made));
             match &trial {
                 Ok(_) => extents = Some(sizes),
-                Err(why) if why.is_stopped() => {}
+                Err(why) if is_final(why) => {}
                 Err(_) => continue,
             }
             break;
@@ -361,24 +416,37 @@ fn nameless(info: &ValueInfo, axis: usize) -> String {
 /// Inputs of a model as [`Random::tensor`] draws them; the same for the same seed.
 pub fn inputs(model: &Model, bindings: &Bindings, seed: u64) -> Result<Values> {
     let mut random = Random::new(seed);
-    model
-        .required_inputs()
-        .filter(|info| !matches!(info.ty, ValueType::Optional(_)))
-        .map(|info| {
-            let place = || format!("input `{}`", info.name);
-            let ty = info.ty.as_tensor().filter(|t| t.shape.is_some());
-            let ty = ty.ok_or_else(|| Error::mismatch(place(), &info.ty, "a tensor of known rank"))?;
-            let dims = ty.shape.as_deref().unwrap_or_default();
-            let shape: Vec<usize> = dims
-                .iter()
-                .enumerate()
-                .map(|(axis, d)| match d.bind(bindings) {
-                    Dim::Known(n) => Ok(n),
-                    Dim::Unknown => Ok(bindings.get(&nameless(info, axis)).copied().unwrap_or(1)),
-                    Dim::Sym(e) => Err(Error::mismatch(place(), &e, "an extent that is bound")),
-                })
-                .collect::<Result<_>>()?;
-            Ok((info.name.clone(), random.tensor(ty.dtype, shape).map_err(|e| e.at(place()))?.into()))
-        })
-        .collect()
+    let draw = |input: Result<(&ValueInfo, DType, Vec<usize>)>| {
+        let (info, dtype, shape) = input?;
+        let drawn = random.tensor(dtype, shape).map_err(|e| e.at(format!("input `{}`", info.name)))?;
+        Ok((info.name.clone(), drawn.into()))
+    };
+    input_shapes(model, bindings).map(draw).collect()
+}
+
+/// The number of elements of all inputs.
+fn input_elems(model: &Model, bindings: &Bindings) -> Result<usize> {
+    input_shapes(model, bindings).try_fold(0usize, |sum, input| {
+        let (_, _, shape) = input?;
+        Ok(sum.saturating_add(shape.iter().fold(1usize, |n, d| n.saturating_mul(*d))))
+    })
+}
+
+fn input_shapes<'m>(
+    model: &'m Model,
+    bindings: &'m Bindings,
+) -> impl Iterator<Item = Result<(&'m ValueInfo, DType, Vec<usize>)>> {
+    let drawn = model.required_inputs().filter(|info| !matches!(info.ty, ValueType::Optional(_)));
+    drawn.map(move |info| {
+        let place = || format!("input `{}`", info.name);
+        let ty = info.ty.as_tensor().filter(|t| t.shape.is_some());
+        let ty = ty.ok_or_else(|| Error::mismatch(place(), &info.ty, "a tensor of known rank"))?;
+        let extent = |(axis, d): (usize, &Dim)| match d.bind(bindings) {
+            Dim::Known(n) => Ok(n),
+            Dim::Unknown => Ok(bindings.get(&nameless(info, axis)).copied().unwrap_or(1)),
+            Dim::Sym(e) => Err(Error::mismatch(place(), &e, "an extent that is bound")),
+        };
+        let dims = ty.shape.iter().flatten().enumerate();
+        Ok((info, ty.dtype, dims.map(extent).collect::<Result<_>>()?))
+    })
 }

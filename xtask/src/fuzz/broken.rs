@@ -53,7 +53,7 @@ fn unclaimed(model: &Model) -> Model {
     let mut model = model.clone();
     let graph = &mut model.graph;
     graph.value_info.clear();
-    graph.outputs.iter_mut().for_each(|o| o.info.ty = ValueType::Unknown);
+    graph.outputs.infos_mut().for_each(|info| info.ty = ValueType::Unknown);
     for id in graph.nodes().into_iter().filter(|id| graph.op(*id).is_some()).collect::<Vec<_>>() {
         for value in graph.values_of(id).collect::<Vec<_>>() {
             graph.set_ty(value, ValueType::Unknown);

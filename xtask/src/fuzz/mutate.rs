@@ -155,9 +155,10 @@ fn change_model(r: &mut Random, model: &mut Model) {
         }
         4 => {
             let i = r.below(graph.inputs.len().max(1) as u64) as usize;
-            let Some(input) = graph.inputs.get_mut(i) else { return };
-            change_type(r, &mut input.info.ty);
-            let (node, ty) = (input.node, input.info.ty.clone());
+            let Some(node) = graph.inputs.get(i).map(|i| i.node) else { return };
+            let Some(info) = graph.inputs.infos_mut().nth(i) else { return };
+            change_type(r, &mut info.ty);
+            let ty = info.ty.clone();
             graph.set_ty(fcc_ir::ValueId { node, output: 0 }, ty);
         }
         5 => {

@@ -177,10 +177,10 @@ impl Binary {
 
 /// `f` of the elements of two scalars or vectors, broadcast.
 pub(crate) fn zip_dims(a: &DimTensor, b: &DimTensor, f: impl Fn(&Dim, &Dim) -> Dim) -> Option<DimTensor> {
-    let n = if a.elems.len() == 1 { b.elems.len() } else { a.elems.len() };
-    let at = |d: &DimTensor, i: usize| d.elems.get(if d.elems.len() == 1 { 0 } else { i }).cloned();
+    let n = if a.elems().len() == 1 { b.elems().len() } else { a.elems().len() };
+    let at = |d: &DimTensor, i: usize| d.elems().get(if d.elems().len() == 1 { 0 } else { i }).cloned();
     let elems = (0..n).map(|i| Some(f(&at(a, i)?, &at(b, i)?))).collect::<Option<Vec<_>>>()?;
-    Some(DimTensor { scalar: a.scalar && b.scalar, elems })
+    DimTensor::of(a.is_scalar() && b.is_scalar(), elems)
 }
 
 /// Slope of `PRelu` shaped for broadcasting: before opset 7 one slope for each channel of `[N, C, …]`.
@@ -345,12 +345,17 @@ mod tests {
         let n = Dim::symbol("N");
         let shape = Fact {
             ty: ValueType::tensor(DType::I64, [2usize]),
-            dims: Some(DimTensor { scalar: false, elems: vec![n.clone(), Dim::Known(6)] }),
+            dims: DimTensor::vector([n.clone(), Dim::Known(6)]),
             value: None,
         };
         let scalar = |v: i64| Some(Fact::constant(Tensor::scalar(v)));
         let dims = |op: &str, b| {
-            infer(op, 14, Attrs::new(), &[Some(shape.clone()), b], 1).unwrap().remove(0).dims.unwrap().elems
+            infer(op, 14, Attrs::new(), &[Some(shape.clone()), b], 1)
+                .unwrap()
+                .remove(0)
+                .dims
+                .unwrap()
+                .into_elems()
         };
         assert_eq!(dims("Mul", scalar(2)), [n.mul(&Dim::Known(2)), Dim::Known(12)]);
         assert_eq!(dims("Add", scalar(-1)), [n.offset(-1), Dim::Known(5)]);

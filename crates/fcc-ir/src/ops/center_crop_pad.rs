@@ -1,7 +1,7 @@
 //! `CenterCropPad`. <https://onnx.ai/onnx/operators/onnx__CenterCropPad.html>
 use super::{lists, movement};
 use crate::convert::from_i64s;
-use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
+use crate::op::{DimTensor, EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `CenterCropPad`.
@@ -24,7 +24,7 @@ impl Operator for CenterCropPad {
         let dtype = cx.dtype(0)?;
         let Some(x) = cx.shape(0)? else { return Ok(vec![TensorType::unranked(dtype).into()]) };
         let axes = axes(cx.node, x.len())?;
-        let wanted = cx.dims(1).map_or_else(|| vec![Dim::Unknown; axes.len()], |d| d.elems);
+        let wanted = cx.dims(1).map_or_else(|| vec![Dim::Unknown; axes.len()], DimTensor::into_elems);
         count(wanted.len(), axes.len())?;
         let mut out = x.clone();
         for (a, d) in axes.into_iter().zip(wanted) {

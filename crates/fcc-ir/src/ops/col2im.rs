@@ -82,9 +82,9 @@ impl Operator for Col2Im {
             Some(other) => return Err(Error::mismatch("rank", other.len(), 3)),
             None => (Dim::Unknown, Dim::Unknown),
         };
-        let block = cx.dims(2).map(|b| b.elems.iter().fold(Dim::Known(1), |p, d| p.mul(d)));
+        let block = cx.dims(2).map(|b| b.elems().iter().fold(Dim::Known(1), |p, d| p.mul(d)));
         let c = block.map_or(Dim::Unknown, |b| columns.floor_div(&b));
-        Ok(vec![TensorType::new(dtype, [vec![n, c], image.elems].concat()).into()])
+        Ok(vec![TensorType::new(dtype, [vec![n, c], image.into_elems()].concat()).into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let x = cx.tensor(0)?;

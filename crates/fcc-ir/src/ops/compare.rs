@@ -30,10 +30,10 @@ impl Compare {
     /// what is not negative is greater than what is.
     fn decided(&self, cx: &InferCtx<'_>) -> Option<Tensor> {
         let (a, b) = (cx.dims(0)?, cx.dims(1)?);
-        let n = if a.elems.len() == 1 { b.elems.len() } else { a.elems.len() };
+        let n = if a.elems().len() == 1 { b.elems().len() } else { a.elems().len() };
         let order = |i: usize| -> Option<Ordering> {
-            let (i, k) = (if a.elems.len() == 1 { 0 } else { i }, if b.elems.len() == 1 { 0 } else { i });
-            let (x, y) = (a.elems.get(i)?, b.elems.get(k)?);
+            let (i, k) = (if a.elems().len() == 1 { 0 } else { i }, if b.elems().len() == 1 { 0 } else { i });
+            let (x, y) = (a.elems().get(i)?, b.elems().get(k)?);
             match (a.int(i), b.int(k)) {
                 (Some(x), Some(y)) => Some(x.cmp(&y)),
                 (None, Some(y)) if y < 0 && x.is_nonnegative() => Some(Ordering::Greater),
@@ -42,7 +42,7 @@ impl Compare {
             }
         };
         let answers: Option<Vec<bool>> = (0..n).map(|i| order(i).map(self.holds)).collect();
-        let shape = if a.scalar && b.scalar { vec![] } else { vec![n] };
+        let shape = if a.is_scalar() && b.is_scalar() { vec![] } else { vec![n] };
         Tensor::from_bools(shape, answers?).ok()
     }
 }
@@ -95,7 +95,7 @@ mod tests {
     fn an_extent_never_equals_minus_one() {
         let shape = Fact {
             ty: ValueType::tensor(DType::I64, [2usize]),
-            dims: Some(DimTensor { scalar: false, elems: vec![Dim::symbol("N"), Dim::Known(3)] }),
+            dims: DimTensor::vector([Dim::symbol("N"), Dim::Known(3)]),
             value: None,
         };
         let equal = |b: &[i64]| {
@@ -105,8 +105,7 @@ mod tests {
         assert_eq!(equal(&[-1, -1]).unwrap().as_bools().unwrap(), [false, false]);
         assert_eq!(equal(&[-1, 3]).unwrap().as_bools().unwrap(), [false, true]);
         assert_eq!(equal(&[4, 3]), None, "N may be 4");
-        let difference =
-            Fact::of_dims(DType::I64, DimTensor { scalar: true, elems: vec![Dim::symbol("N").offset(-5)] });
+        let difference = Fact::of_dims(DType::I64, DimTensor::scalar(Dim::symbol("N").offset(-5)));
         let minus_one = Fact::constant(Tensor::scalar(-1i64));
         let facts = infer("Equal", 19, Attrs::new(), &[Some(difference), Some(minus_one)], 1).unwrap();
         assert_eq!(facts[0].value, None, "N may be 4");

@@ -39,10 +39,16 @@ impl Operator for Concat {
         };
         let at = concat_axis(cx.node, rank)?;
         if rank == 1 {
-            let parts: Option<Vec<_>> = (0..n).map(|i| cx.dims(i).map(|d| d.elems)).collect();
-            if let Some(parts) = parts {
-                let elems = parts.concat();
-                return Ok(vec![Fact::of_dims(dtype, DimTensor { scalar: false, elems })]);
+            let mut elems = vec![];
+            let followed = (0..n).all(|i| match cx.dims(i) {
+                Some(d) if elems.len() <= DimTensor::MAX_ELEMS => {
+                    elems.extend(d.into_elems());
+                    true
+                }
+                _ => false,
+            });
+            if let Some(dims) = DimTensor::vector(elems).filter(|_| followed) {
+                return Ok(vec![Fact::of_dims(dtype, dims)]);
             }
         }
         let mut out = vec![Dim::Unknown; rank];
@@ -88,11 +94,11 @@ mod tests {
         let attrs = Attrs::new().with("axis", 1i64);
         let y = infer("Concat", 13, attrs.clone(), &[t(n.clone()), t(Dim::Known(3))], 1).unwrap();
         assert_eq!(y[0].ty, ValueType::tensor(DType::F32, [Dim::Known(2), n.offset(3)]));
-        let a = Fact::of_dims(DType::I64, DimTensor { scalar: false, elems: vec![n.clone()] });
+        let a = Fact::of_dims(DType::I64, DimTensor::vector([n.clone()]).unwrap());
         let b = Fact::constant(Tensor::from_i64s([-1, 4]));
         let y = infer("Concat", 13, Attrs::new().with("axis", 0i64), &[Some(a), Some(b)], 1).unwrap();
         let d = y[0].dims.clone().unwrap();
-        assert_eq!((d.elems[0].clone(), d.int(1), d.int(2)), (n, Some(-1), Some(4)));
+        assert_eq!((d.elems()[0].clone(), d.int(1), d.int(2)), (n, Some(-1), Some(4)));
         let clash = [t(Dim::Known(1)), Some(ValueType::tensor(DType::F32, [3usize, 1]).into())];
         assert!(infer("Concat", 13, attrs, &clash, 1).is_err());
     }

@@ -32,16 +32,15 @@ impl Operator for ConstantOfShape {
                 if let Some(ints) = d.ints() {
                     lists::extents("shape", &ints)?;
                 }
-                d.elems
+                d.into_elems()
             }
             (None, Some([Dim::Known(rank)])) if *rank <= 64 => vec![Dim::Unknown; *rank],
             _ => return Ok(vec![TensorType::unranked(fill.dtype()).into()]),
         };
         if let ([Dim::Known(n)], Ok(v)) = (&shape[..], fill.to_i64s())
-            && *n <= 64
+            && let Some(dims) = DimTensor::vector(std::iter::repeat_n(DimTensor::elem(v[0]), *n))
         {
-            let elems = vec![DimTensor::elem(v[0]); *n];
-            return Ok(vec![Fact::of_dims(fill.dtype(), DimTensor { scalar: false, elems })]);
+            return Ok(vec![Fact::of_dims(fill.dtype(), dims)]);
         }
         Ok(vec![TensorType::new(fill.dtype(), shape).into()])
     }

@@ -123,7 +123,7 @@ impl Operator for Loop {
         let endless = |f: Option<&Tensor>| f.is_some_and(|t| truth(t).unwrap_or(false));
         let runs_through = endless(made[0].value.as_ref()) && (!cx.has(1) || endless(cx.value(1)));
         let trips = match cx.dims(0).filter(|_| runs_through) {
-            Some(d) => d.elems.into_iter().next().unwrap_or_default(),
+            Some(d) => d.first(),
             None => Dim::Unknown,
         };
         let stacked = |f: &Fact| match &f.ty {

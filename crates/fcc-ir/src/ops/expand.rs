@@ -27,17 +27,16 @@ impl Operator for Expand {
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let dtype = cx.dtype(0)?;
         let given = match (cx.dims(1), cx.shape(1)?.map(Vec::as_slice)) {
-            (Some(d), _) => d.elems,
+            (Some(d), _) => d.into_elems(),
             (None, Some([Dim::Known(rank)])) if *rank <= 64 => vec![Dim::Unknown; *rank],
             _ => return Ok(vec![TensorType::unranked(dtype).into()]),
         };
         let Some(x) = cx.shape(0)? else { return Ok(vec![TensorType::unranked(dtype).into()]) };
         let out = broadcast::dims(&[x, &given])?;
-        if let (Some(d), [Dim::Known(n)]) = (cx.dims(0).filter(|d| d.elems.len() == 1), &out[..])
-            && *n <= 64
+        if let (Some(d), [Dim::Known(n)]) = (cx.dims(0).filter(|d| d.elems().len() == 1), &out[..])
+            && let Some(dims) = DimTensor::vector(std::iter::repeat_n(d.first(), *n))
         {
-            let elems = vec![d.elems[0].clone(); *n];
-            return Ok(vec![Fact::of_dims(dtype, DimTensor { scalar: false, elems })]);
+            return Ok(vec![Fact::of_dims(dtype, dims)]);
         }
         Ok(vec![TensorType::new(dtype, out).into()])
     }
@@ -78,8 +77,8 @@ impl Operator for Tile {
         let Some(x) = cx.shape(0)? else { return Ok(vec![TensorType::unranked(dtype).into()]) };
         let second = cx.dims(2).and_then(|d| d.ints());
         let out = match cx.dims(1) {
-            Some(d) if cx.version() >= 6 && d.ints().is_none() && d.elems.len() == x.len() => {
-                x.iter().zip(&d.elems).map(|(x, r)| x.mul(r)).collect()
+            Some(d) if cx.version() >= 6 && d.ints().is_none() && d.elems().len() == x.len() => {
+                x.iter().zip(d.elems()).map(|(x, r)| x.mul(r)).collect()
             }
             d => match d.and_then(|d| d.ints()) {
                 Some(first) if cx.version() >= 6 || second.is_some() => {
@@ -128,8 +127,8 @@ mod tests {
     fn a_symbolic_batch_is_reached() {
         let n = Dim::symbol("N");
         let x = ValueType::tensor(DType::F32, [1usize, 1, 8]).into();
-        let to = DimTensor { scalar: false, elems: vec![n.clone(), DimTensor::elem(1), DimTensor::elem(1)] };
-        let to = Fact::of_dims(DType::I64, to);
+        let to = DimTensor::vector([n.clone(), DimTensor::elem(1), DimTensor::elem(1)]);
+        let to = Fact::of_dims(DType::I64, to.unwrap());
         let y = infer("Expand", 13, Attrs::new(), &[Some(x), Some(to)], 1).unwrap();
         assert_eq!(y[0].ty, ValueType::tensor(DType::F32, [n, Dim::Known(1), Dim::Known(8)]));
     }

@@ -38,9 +38,12 @@ impl Operator for Gather {
         };
         let at = gather_axis(cx.node, x.len())?;
         if let (Some(d), Some(i)) = (cx.dims(0), cx.value(1).filter(|t| t.rank() <= 1)) {
-            let pick = |&i: &i64| Ok(d.elems[index(i, d.elems.len())?].clone());
-            let elems = i.to_i64s()?.iter().map(pick).collect::<Result<_>>()?;
-            return Ok(vec![Fact::of_dims(dtype, DimTensor { scalar: i.rank() == 0, elems })]);
+            let pick = |&i: &i64| Ok(d.elems()[index(i, d.elems().len())?].clone());
+            let indices = i.to_i64s()?;
+            let elems: Vec<Dim> = indices.iter().map(pick).collect::<Result<_>>()?;
+            if let Some(dims) = DimTensor::of(i.rank() == 0, elems) {
+                return Ok(vec![Fact::of_dims(dtype, dims)]);
+            }
         }
         let shape = [&x[..at], indices, &x[at + 1..]].concat();
         Ok(vec![TensorType::new(dtype, shape).into()])
@@ -182,11 +185,10 @@ mod tests {
     #[test]
     fn the_extent_out_of_a_shape_stays_symbolic() {
         let n = Dim::symbol("N");
-        let shape = DimTensor { scalar: false, elems: vec![n.clone(), Dim::Known(3)] };
-        let shape = Fact::of_dims(DType::I64, shape);
+        let shape = Fact::of_dims(DType::I64, DimTensor::vector([n.clone(), Dim::Known(3)]).unwrap());
         let zero = Fact::constant(Tensor::scalar(0i64));
         let y = infer("Gather", 13, Attrs::new(), &[Some(shape), Some(zero)], 1).unwrap();
-        assert_eq!(y[0].dims, Some(DimTensor { scalar: true, elems: vec![n] }));
+        assert_eq!(y[0].dims, Some(DimTensor::scalar(n)));
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Operator for AffineGrid {
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let dtype = cx.dtype(0)?;
-        let shape = cx.dims(1).and_then(|d| match &d.elems[..] {
+        let shape = cx.dims(1).and_then(|d| match d.elems() {
             [n, _, places @ ..] => {
                 Some([std::slice::from_ref(n), places, &[Dim::Known(places.len())]].concat())
             }

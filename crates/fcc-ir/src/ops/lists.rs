@@ -37,7 +37,7 @@ pub fn dims(cx: &InferCtx<'_>, attr: &str, slot: usize) -> Result<Option<Vec<cra
     if let Some(v) = cx.node.attrs.ints(attr)? {
         return Ok(Some(v.iter().copied().map(DimTensor::elem).collect()));
     }
-    Ok(cx.dims(slot).map(|d| d.elems))
+    Ok(cx.dims(slot).map(DimTensor::into_elems))
 }
 
 /// Axes made non-negative. Errors outside of the rank and on repetition.

@@ -31,7 +31,7 @@ impl Operator for MaxUnpool {
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let shape = match (cx.has(2), cx.shape(0)?) {
             (true, x) => match cx.dims(2) {
-                Some(d) => Some(d.elems),
+                Some(d) => Some(d.into_elems()),
                 None => x.map(|s| vec![Dim::Unknown; s.len()]),
             },
             (false, Some(x)) => Some(inferred_shape(cx.node, x)?),

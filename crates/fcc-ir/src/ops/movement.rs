@@ -108,7 +108,7 @@ pub fn new_elems(shape: &[usize]) -> Result<usize> {
     if n > MAX_ELEMS {
         return Err(Error::unsupported(format!("a tensor {shape:?} of {n} elements, more than {MAX_ELEMS}")));
     }
-    if n >= LARGE_ELEMS && Vec::<f32>::new().try_reserve_exact(n).is_err() {
+    if n >= LARGE_ELEMS && !fits_memory(n.saturating_mul(LARGE_ELEM_BYTES)) {
         return Err(Error::unsupported(format!("a tensor {shape:?} of {n} elements, more than fit memory")));
     }
     Ok(n)
@@ -119,6 +119,40 @@ fn room(dtype: DType, shape: &[usize]) -> Result<usize> {
     let n = new_elems(shape)?;
     reserve(dtype.byte_len(n).unwrap_or(n))?;
     Ok(n)
+}
+
+/// What an operator holds for an element while it computes: the widest element, or one of 8 bytes in and out.
+const LARGE_ELEM_BYTES: usize = 16;
+/// Texts above this many bytes in one tensor are not made.
+const MAX_TEXT_BYTES: usize = 1 << 31;
+
+/// What a text takes beside its bytes: its place in a list that is made and in the one that is kept, and a block of
+/// its own.
+const TEXT_BYTES: usize = 96;
+
+/// As [`new_elems`] for elements of this type: texts take more than numbers.
+pub fn new_elems_of(dtype: DType, shape: &[usize]) -> Result<usize> {
+    let n = new_elems(shape)?;
+    if dtype == DType::String {
+        new_text([n.saturating_mul(TEXT_BYTES)])?;
+    }
+    Ok(n)
+}
+
+/// Errors where texts to be made take too many bytes in all, or do not fit memory or the limits in force: a tensor of
+/// strings has no size that follows from its shape.
+pub fn new_text(bytes: impl IntoIterator<Item = usize>) -> Result<()> {
+    let bytes = bytes.into_iter().fold(0usize, usize::saturating_add);
+    if bytes > MAX_TEXT_BYTES || bytes >= LARGE_ELEMS && !fits_memory(bytes.saturating_mul(2)) {
+        return Err(Error::unsupported(format!(
+            "texts of {bytes} bytes, more than {MAX_TEXT_BYTES} or memory"
+        )));
+    }
+    crate::limits::reserve(bytes)
+}
+
+fn fits_memory(bytes: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
 }
 
 /// Row-major element strides.

@@ -2,7 +2,7 @@
 use super::movement;
 use crate::convert::{Wide, widen};
 use crate::limits::watched;
-use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
+use crate::op::{DimTensor, EvalCtx, Fact, InferCtx, Operator, Schema, axis};
 use crate::{Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `OneHot`.
@@ -39,7 +39,7 @@ impl Operator for OneHot {
         let Some(x) = cx.shape(0)? else { return Ok(vec![TensorType::unranked(dtype).into()]) };
         let new = match cx.value(1) {
             Some(t) => Dim::Known(depth(t)?),
-            None => cx.dims(1).and_then(|d| d.elems.into_iter().next()).unwrap_or_default(),
+            None => cx.dims(1).map(DimTensor::first).unwrap_or_default(),
         };
         let mut out = x.clone();
         out.insert(new_axis(cx.node, x.len())?, new);

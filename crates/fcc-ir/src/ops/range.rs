@@ -74,7 +74,7 @@ fn symbolic_count(cx: &InferCtx<'_>) -> Dim {
     let (Some(start), Some(limit), Some(delta)) = (cx.dims(0), cx.dims(1), cx.dims(2)) else {
         return Dim::Unknown;
     };
-    match (start.elems.first(), limit.elems.first(), delta.int(0).map(usize::try_from)) {
+    match (start.elems().first(), limit.elems().first(), delta.int(0).map(usize::try_from)) {
         (Some(start), Some(limit), Some(Ok(delta))) if delta > 0 => limit.sub(start).ceil_div(delta),
         _ => Dim::Unknown,
     }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_symbolic_limit_is_the_length() {
         let n = Dim::symbol("N");
-        let limit = crate::op::DimTensor { scalar: true, elems: vec![n.clone()] };
+        let limit = crate::op::DimTensor::scalar(n.clone());
         let c = |v: i64| Some(Fact::constant(Tensor::scalar(v)));
         let y = infer("Range", 11, Attrs::new(), &[c(0), Some(Fact::of_dims(DType::I64, limit)), c(1)], 1);
         assert_eq!(y.unwrap()[0].ty, crate::ValueType::tensor(DType::I64, [n]));

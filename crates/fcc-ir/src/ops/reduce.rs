@@ -214,13 +214,12 @@ impl Reduce {
             Kind::Sum => (Dim::add as fn(&Dim, &Dim) -> Dim, 0),
             _ => return None,
         };
-        let d = cx.dims(0).filter(|d| !d.scalar)?;
+        let d = cx.dims(0).filter(|d| !d.is_scalar())?;
         let whole = if axes_are_input(cx.node) && cx.has(1) { cx.value(1)?.len() == 1 } else { true };
         let noop = cx.node.attrs.flag("noop_with_empty_axes", false).ok()?;
-        (whole && !noop).then(|| DimTensor {
-            scalar: !keepdims(cx.node).unwrap_or(true),
-            elems: vec![d.elems.iter().fold(Dim::Known(start), |p, e| of(&p, e))],
-        })
+        let scalar = !keepdims(cx.node).unwrap_or(true);
+        let all = || d.elems().iter().fold(Dim::Known(start), |p, e| of(&p, e));
+        (whole && !noop).then(|| DimTensor::of(scalar, [all()]))?
     }
 }
 
@@ -307,12 +306,12 @@ mod tests {
         let n = Dim::symbol("N");
         let shape = Fact {
             ty: ValueType::tensor(DType::I64, [2usize]),
-            dims: Some(DimTensor { scalar: false, elems: vec![n.clone(), Dim::Known(6)] }),
+            dims: DimTensor::vector([n.clone(), Dim::Known(6)]),
             value: None,
         };
         let facts = infer("ReduceProd", 13, Attrs::new().with("keepdims", 0i64), &[Some(shape)], 1).unwrap();
         let dims = facts[0].dims.clone().unwrap();
-        assert_eq!((dims.scalar, dims.elems), (true, vec![n.mul(&Dim::Known(6))]));
+        assert_eq!(dims, DimTensor::scalar(n.mul(&Dim::Known(6))));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn target_dims(given: &[Dim], x: Option<&[Dim]>, allowzero: bool) -> Result<
         return Ok(given.iter().map(fixed).collect());
     };
     let known: Option<Vec<usize>> = x.iter().map(Dim::known).collect();
-    let ints = DimTensor { scalar: false, elems: given.to_vec() }.ints();
+    let ints = DimTensor::vector(given.iter().cloned()).and_then(|d| d.ints());
     if let (Some(x), Some(given)) = (known, ints) {
         return Ok(target(&given, &x, allowzero)?.into_iter().map(Dim::Known).collect());
     }
@@ -115,8 +115,9 @@ impl Operator for Reshape {
             None => return Err(Error::mismatch("target shape", "none", "an attribute or an input")),
         };
         let shape = target_dims(&given, cx.shape(0)?.map(Vec::as_slice), allowzero)?;
-        if let Some(d) = cx.dims(0).filter(|_| shape.len() <= 1) {
-            return Ok(vec![Fact::of_dims(dtype, DimTensor { scalar: shape.is_empty(), ..d })]);
+        let kept = cx.dims(0).filter(|_| shape.len() <= 1);
+        if let Some(d) = kept.and_then(|d| DimTensor::of(shape.is_empty(), d.into_elems())) {
+            return Ok(vec![Fact::of_dims(dtype, d)]);
         }
         Ok(vec![TensorType::new(dtype, shape).into()])
     }
@@ -162,8 +163,8 @@ mod tests {
     fn a_request_out_of_a_shape_keeps_the_symbol() {
         let n = Dim::symbol("N");
         let x = ValueType::tensor(DType::F32, [n.clone(), Dim::Known(6)]).into();
-        let given = DimTensor { scalar: false, elems: vec![n.clone(), Dim::Known(2), DimTensor::elem(-1)] };
-        let given = Fact::of_dims(DType::I64, given);
+        let given = DimTensor::vector([n.clone(), Dim::Known(2), DimTensor::elem(-1)]);
+        let given = Fact::of_dims(DType::I64, given.unwrap());
         let y = testing::infer("Reshape", 13, Attrs::new(), &[Some(x), Some(given)], 1).unwrap();
         assert_eq!(y[0].ty, ValueType::tensor(DType::F32, [n, Dim::Known(2), Dim::Known(3)]));
     }

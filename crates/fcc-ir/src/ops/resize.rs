@@ -292,8 +292,8 @@ fn infer(cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         }
     };
     let attributes = scale_attributes(cx.node, Some(x.len()))?;
-    if let Some(d) = sizes.and_then(|i| cx.dims(i)).filter(|d| stretches && d.elems.len() == named.len()) {
-        named.iter().zip(d.elems).for_each(|(&a, d)| set(a, d));
+    if let Some(d) = sizes.and_then(|i| cx.dims(i)).filter(|d| stretches && d.elems().len() == named.len()) {
+        named.iter().zip(d.into_elems()).for_each(|(&a, d)| set(a, d));
         return Ok(vec![TensorType::new(dtype, out).into()]);
     }
     let known: Option<Vec<usize>> = x.iter().map(Dim::known).collect();

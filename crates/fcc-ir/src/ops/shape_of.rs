@@ -31,8 +31,11 @@ impl Operator for Shape {
         let Some(x) = cx.shape(0)? else {
             return Ok(vec![TensorType::new(DType::I64, [Dim::Unknown]).into()]);
         };
-        let elems = x[range(cx.node, x.len())?].to_vec();
-        Ok(vec![Fact::of_dims(DType::I64, DimTensor { scalar: false, elems })])
+        let part = &x[range(cx.node, x.len())?];
+        Ok(vec![match DimTensor::vector(part.iter().cloned()) {
+            Some(dims) => Fact::of_dims(DType::I64, dims),
+            None => TensorType::new(DType::I64, [part.len()]).into(),
+        }])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         let x = cx.tensor(0)?.shape();
@@ -54,8 +57,8 @@ impl Operator for Size {
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let product = |x: &Vec<Dim>| x.iter().fold(Dim::Known(1), |p, d| p.mul(d));
-        let elems = vec![cx.shape(0)?.map_or(Dim::Unknown, product)];
-        Ok(vec![Fact::of_dims(DType::I64, DimTensor { scalar: true, elems })])
+        let elems = cx.shape(0)?.map_or(Dim::Unknown, product);
+        Ok(vec![Fact::of_dims(DType::I64, DimTensor::scalar(elems))])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
         Ok(vec![Tensor::scalar(cx.tensor(0)?.len() as i64).into()])
@@ -85,8 +88,8 @@ mod tests {
         let n = Dim::symbol("N");
         let x = Fact::from(TensorType::new(DType::F32, [n.clone(), Dim::Known(3)]));
         let y = infer("Shape", 13, Attrs::new(), &[Some(x.clone())], 1).unwrap();
-        assert_eq!(y[0].dims.as_ref().unwrap().elems, [n.clone(), Dim::Known(3)]);
+        assert_eq!(y[0].dims.as_ref().unwrap().elems(), [n.clone(), Dim::Known(3)]);
         let y = infer("Size", 13, Attrs::new(), &[Some(x)], 1).unwrap();
-        assert_eq!(y[0].dims.as_ref().unwrap().elems, [n.mul(&Dim::Known(3))]);
+        assert_eq!(y[0].dims.as_ref().unwrap().elems(), [n.mul(&Dim::Known(3))]);
     }
 }

@@ -4,7 +4,7 @@ use super::lists;
 use super::movement::new_elems;
 use crate::convert::{Narrowing, from_f64s, to_f64s};
 use crate::limits::watched;
-use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
+use crate::op::{DimTensor, EvalCtx, Fact, InferCtx, Operator, Schema, axis};
 use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 use std::f64::consts::TAU;
 
@@ -86,7 +86,7 @@ impl Operator for Dft {
         }
         let at = dft_axis(cx.node, number(cx.value(2), "axis")?, x.len())?;
         let length = match (cx.has(1), inverse && onesided) {
-            (true, _) => cx.dims(1).and_then(|d| d.elems.into_iter().next()).unwrap_or_default(),
+            (true, _) => cx.dims(1).map(DimTensor::first).unwrap_or_default(),
             (false, true) => x[at].offset(-1).mul(&Dim::Known(2)),
             (false, false) => x[at].clone(),
         };
@@ -161,7 +161,7 @@ impl Operator for Stft {
             Some(other) => return Err(Error::mismatch("rank of the signal", other.len(), 3)),
             None => (Dim::Unknown, Dim::Unknown),
         };
-        let first = |i: usize| cx.dims(i).and_then(|d| d.elems.into_iter().next()).unwrap_or_default();
+        let first = |i: usize| cx.dims(i).map(DimTensor::first).unwrap_or_default();
         let length = match (cx.has(3), cx.has(2)) {
             (true, _) => first(3),
             (false, true) => cx.shape(2)?.and_then(|s| s.first().cloned()).unwrap_or_default(),
@@ -224,7 +224,7 @@ impl Operator for MelWeightMatrix {
         Schema { name: "MelWeightMatrix", domain: "", since: &[17], inputs: (5, 5), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
-        let first = |i: usize| cx.dims(i).and_then(|d| d.elems.into_iter().next()).unwrap_or_default();
+        let first = |i: usize| cx.dims(i).map(DimTensor::first).unwrap_or_default();
         let shape = [first(1).floor_div(&Dim::Known(2)).offset(1), first(0)];
         Ok(vec![TensorType::new(output_type(cx.node)?, shape).into()])
     }
@@ -287,7 +287,7 @@ impl Operator for Window {
         Schema { name: self.name, domain: "", since: &[17], inputs: (1, 1), outputs: (1, 1) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
-        let n = cx.dims(0).and_then(|d| d.elems.into_iter().next()).unwrap_or_default();
+        let n = cx.dims(0).map(DimTensor::first).unwrap_or_default();
         Ok(vec![TensorType::new(output_type(cx.node)?, [n]).into()])
     }
     fn eval(&self, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {

@@ -115,7 +115,7 @@ fn slice_dim(start: &Dim, end: &Dim, step: i64, extent: &Dim) -> Dim {
 }
 
 fn constant(d: &Dim) -> Option<i64> {
-    DimTensor { scalar: true, elems: vec![d.clone()] }.int(0)
+    DimTensor::scalar(d.clone()).int(0)
 }
 
 impl Operator for Slice {
@@ -161,10 +161,10 @@ impl Operator for Slice {
             }
         }
         if let (Some(d), [Some(r)]) = (cx.dims(0), &ranges[..])
-            && !d.scalar
+            && !d.is_scalar()
+            && let Some(part) = DimTensor::vector(r.positions().filter_map(|p| d.elems().get(p).cloned()))
         {
-            let elems = r.positions().filter_map(|p| d.elems.get(p).cloned()).collect();
-            return Ok(vec![Fact::of_dims(dtype, DimTensor { scalar: false, elems })]);
+            return Ok(vec![Fact::of_dims(dtype, part)]);
         }
         Ok(vec![TensorType::new(dtype, out).into()])
     }
@@ -213,11 +213,10 @@ mod tests {
     #[test]
     fn the_symbol_of_a_shape_slice_stays() {
         let n = Dim::symbol("N");
-        let shape = DimTensor { scalar: false, elems: vec![n.clone(), Dim::Known(3)] };
-        let shape = Fact::of_dims(DType::I64, shape);
+        let shape = Fact::of_dims(DType::I64, DimTensor::vector([n.clone(), Dim::Known(3)]).unwrap());
         let c = |v: i64| Some(Fact::constant(Tensor::from_i64s([v])));
         let y = infer("Slice", 13, Attrs::new(), &[Some(shape), c(0), c(1)], 1).unwrap();
-        assert_eq!(y[0].dims, Some(DimTensor { scalar: false, elems: vec![n.clone()] }));
+        assert_eq!(y[0].dims, DimTensor::vector([n.clone()]));
         let x = crate::ValueType::tensor(DType::F32, [n.clone()]).into();
         let y = infer("Slice", 13, Attrs::new(), &[Some(x), c(1), c(i64::MAX)], 1).unwrap();
         assert_eq!(y[0].ty, crate::ValueType::tensor(DType::F32, [n.offset(-1)]));

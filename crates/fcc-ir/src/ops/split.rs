@@ -78,10 +78,13 @@ impl Operator for Split {
             };
         };
         let sizes = sizes(cx.node, given.as_deref(), extent, n)?;
-        if let Some(d) = cx.dims(0).filter(|d| !d.scalar && d.elems.len() == extent) {
-            let mut rest = d.elems.into_iter();
-            let elems = sizes.into_iter().map(|n| rest.by_ref().take(n).collect());
-            return Ok(elems.map(|elems| Fact::of_dims(dtype, DimTensor { scalar: false, elems })).collect());
+        if let Some(d) = cx.dims(0).filter(|d| !d.is_scalar() && d.elems().len() == extent) {
+            let mut rest = d.into_elems().into_iter();
+            let dims = sizes.iter().map(|n| DimTensor::vector(rest.by_ref().take(*n)));
+            let facts: Option<Vec<Fact>> = dims.map(|d| Some(Fact::of_dims(dtype, d?))).collect();
+            if let Some(facts) = facts {
+                return Ok(facts);
+            }
         }
         Ok(sizes.into_iter().map(|n| part(Dim::Known(n))).collect())
     }

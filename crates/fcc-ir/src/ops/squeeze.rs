@@ -43,8 +43,9 @@ fn with<T: Clone>(shape: &[T], axes: &[usize], one: T) -> Vec<T> {
 /// The fact of the result: a small integer tensor keeps its elements.
 fn fact(cx: &InferCtx<'_>, shape: Vec<Dim>) -> Result<Vec<Fact>> {
     let dtype = cx.dtype(0)?;
-    Ok(vec![match cx.dims(0).filter(|_| shape.len() <= 1) {
-        Some(d) => Fact::of_dims(dtype, DimTensor { scalar: shape.is_empty(), ..d }),
+    let kept = cx.dims(0).filter(|_| shape.len() <= 1);
+    Ok(vec![match kept.and_then(|d| DimTensor::of(shape.is_empty(), d.into_elems())) {
+        Some(d) => Fact::of_dims(dtype, d),
         None => TensorType::new(dtype, shape).into(),
     }])
 }
@@ -126,9 +127,9 @@ mod tests {
 
     #[test]
     fn a_symbolic_scalar_stays_one() {
-        let n = Fact::of_dims(DType::I64, DimTensor { scalar: true, elems: vec![Dim::symbol("N")] });
+        let n = Fact::of_dims(DType::I64, DimTensor::scalar(Dim::symbol("N")));
         let attrs = Attrs::new().with("axes", vec![0i64]);
         let y = crate::ops::testing::infer("Unsqueeze", 11, attrs, &[Some(n)], 1).unwrap();
-        assert_eq!(y[0].dims, Some(DimTensor { scalar: false, elems: vec![Dim::symbol("N")] }));
+        assert_eq!(y[0].dims, DimTensor::vector([Dim::symbol("N")]));
     }
 }

@@ -2,7 +2,7 @@
 //! <https://onnx.ai/onnx/operators/onnx__StringConcat.html>, <https://onnx.ai/onnx/operators/onnx__StringSplit.html>,
 //! <https://onnx.ai/onnx/operators/onnx__StringNormalizer.html>,
 //! <https://onnx.ai/onnx/operators/onnx__RegexFullMatch.html>
-use super::broadcast;
+use super::{broadcast, movement};
 use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema};
 use crate::{Bytes, DType, Dim, Error, Result, StringList, Tensor, TensorType, Value};
 
@@ -35,6 +35,11 @@ impl Operator for StringConcat {
         let out = broadcast::shape(&[a.shape(), b.shape()])?;
         let strides = [broadcast::strides(a.shape(), &out), broadcast::strides(b.shape(), &out)];
         let (a, b) = (a.as_strings()?, b.as_strings()?);
+        let mut bytes = 0usize;
+        broadcast::for_each(&out, [&strides[0], &strides[1]], |[i, j]| {
+            bytes = bytes.saturating_add(a[i].len() + b[j].len());
+        });
+        movement::new_text([bytes])?;
         let mut joined = vec![];
         broadcast::for_each(&out, [&strides[0], &strides[1]], |[i, j]| {
             joined.push([&a[i][..], &b[j]].concat())
@@ -79,6 +84,7 @@ impl Operator for StringSplit {
         let split: Vec<Vec<&str>> =
             x.as_strings()?.iter().map(|s| Ok(pieces(text(s)?, delimiter, most))).collect::<Result<_>>()?;
         let longest = split.iter().map(Vec::len).max().unwrap_or(0);
+        movement::new_elems(&[x.shape(), &[longest]].concat())?;
         let padded =
             split.iter().flat_map(|p| (0..longest).map(|i| p.get(i).copied().unwrap_or("").to_string()));
         let y = Tensor::from_strings([x.shape(), &[longest]].concat(), padded)?;

@@ -2,7 +2,7 @@
 use super::movement;
 use crate::convert::widen;
 use crate::limits::watched;
-use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, axis};
+use crate::op::{DimTensor, EvalCtx, Fact, InferCtx, Operator, Schema, axis};
 use crate::{DType, Dim, Error, OpNode, Result, Tensor, TensorType, Value};
 
 /// `TopK`.
@@ -34,7 +34,7 @@ impl Operator for TopK {
         let mut shape = cx.shape(0)?.cloned();
         if let Some(shape) = &mut shape {
             let at = topk_axis(cx.node, shape.len())?;
-            let symbolic = cx.dims(1).and_then(|d| d.elems.into_iter().next());
+            let symbolic = cx.dims(1).map(DimTensor::first);
             shape[at] = match count(cx.node, cx.value(1))? {
                 Some(k) => Dim::Known(k),
                 None => symbolic.unwrap_or_default(),

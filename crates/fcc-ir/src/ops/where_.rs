@@ -11,14 +11,14 @@ fn dims(cx: &InferCtx<'_>) -> Option<DimTensor> {
     let condition = cx.value(0).filter(|c| c.rank() <= 1)?;
     let (scalar, condition) = (condition.rank() == 0, condition.as_bools().ok()?);
     let (x, y) = (cx.dims(1)?, cx.dims(2)?);
-    let n = [condition.len(), x.elems.len(), y.elems.len()].into_iter().find(|n| *n != 1).unwrap_or(1);
+    let n = [condition.len(), x.elems().len(), y.elems().len()].into_iter().find(|n| *n != 1).unwrap_or(1);
     let pick = |i: usize| {
         let at = |len: usize| if len == 1 { 0 } else { i };
         let from = if *condition.get(at(condition.len()))? { &x } else { &y };
-        from.elems.get(at(from.elems.len())).cloned()
+        from.elems().get(at(from.elems().len())).cloned()
     };
-    let elems = (0..n).map(pick).collect::<Option<Vec<_>>>()?;
-    Some(DimTensor { scalar: scalar && x.scalar && y.scalar, elems })
+    let elems = (0..n.min(DimTensor::MAX_ELEMS + 1)).map(pick).collect::<Option<Vec<_>>>()?;
+    DimTensor::of(scalar && x.is_scalar() && y.is_scalar(), elems)
 }
 
 impl Operator for Where {
@@ -83,12 +83,12 @@ mod tests {
     fn a_constant_condition_picks_symbols() {
         let shape = Fact {
             ty: ValueType::tensor(DType::I64, [2usize]),
-            dims: Some(DimTensor { scalar: false, elems: vec![Dim::symbol("N"), Dim::Known(3)] }),
+            dims: DimTensor::vector([Dim::symbol("N"), Dim::Known(3)]),
             value: None,
         };
         let condition = Fact::constant(Tensor::from_bools([2], [true, false]).unwrap());
         let one = Fact::constant(Tensor::scalar(1i64));
         let facts = infer("Where", 16, Attrs::new(), &[Some(condition), Some(shape), Some(one)], 1).unwrap();
-        assert_eq!(facts[0].dims.as_ref().unwrap().elems, [Dim::symbol("N"), Dim::Known(1)]);
+        assert_eq!(facts[0].dims.as_ref().unwrap().elems(), [Dim::symbol("N"), Dim::Known(1)]);
     }
 }

@@ -93,7 +93,7 @@ pub(super) fn graph(text: GraphText, scope: &Scope<'_>) -> Result<Graph> {
     let mut listed = BTreeSet::new();
     for info in text.inputs {
         if !constants.contains(&info.name) {
-            g.inputs.extend(required.next());
+            required.next().into_iter().for_each(|i| g.inputs.push(i));
             continue;
         }
         if !listed.insert(info.name.clone()) {

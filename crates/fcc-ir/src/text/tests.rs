@@ -392,7 +392,7 @@ fn errors_name_the_place() {
         ("g () => () <float[1] w = {1e99}> {}", "line 1, column 27: got `1e99`, wanted a float in range"),
         (
             "g () => () <float[9999999999,9999999999] w = {}> {}",
-            "line 1, column 46: number of elements: got [9999999999, 9999999999], wanted a product below 2^63",
+            "line 1, column 46: number of elements: got [9999999999, 9999999999], wanted a product of at most 2^59",
         ),
         (
             "g () => () <w = {1.0}> {}",

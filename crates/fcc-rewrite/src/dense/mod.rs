@@ -190,8 +190,9 @@ fn open(model: &mut Model, image: &Image) -> Result<Vec<String>> {
     if let ValueType::Tensor(TensorType { shape: Some(dims), .. }) = &mut ty {
         dims.iter_mut().skip(2).zip(&symbols).for_each(|(dim, symbol)| *dim = Dim::symbol(symbol));
     }
-    for input in graph.inputs.iter_mut().filter(|i| i.node == image.value.node) {
-        input.info.ty = ty.clone();
+    let nodes: Vec<_> = graph.inputs.iter().map(|i| i.node).collect();
+    for (info, _) in graph.inputs.infos_mut().zip(nodes).filter(|(_, node)| *node == image.value.node) {
+        info.ty = ty.clone();
     }
     graph.set_ty(image.value, ty);
     graph.value_info.clear();
@@ -201,11 +202,9 @@ fn open(model: &mut Model, image: &Image) -> Result<Vec<String>> {
         }
     }
     infer(graph, &model.functions)?;
-    for i in 0..graph.outputs.len() {
-        let ty = graph.outputs.get(i).map(|o| graph.ty(o.value).clone());
-        if let (Some(o), Some(ty)) = (graph.outputs.get_mut(i), ty) {
-            o.info = ValueInfo { name: std::mem::take(&mut o.info.name), ty, ..ValueInfo::default() };
-        }
+    let types: Vec<ValueType> = graph.outputs.iter().map(|o| graph.ty(o.value).clone()).collect();
+    for (info, ty) in graph.outputs.infos_mut().zip(types) {
+        *info = ValueInfo { name: std::mem::take(&mut info.name), ty, ..ValueInfo::default() };
     }
     Ok(symbols)
 }

@@ -33,6 +33,8 @@ rule_type! {
     pub(crate) struct MergeDuplicates = "merge-duplicates";
 }
 
+/// Uses of a value that are compared with each other: work with the square of their number.
+const COMPARED: usize = 256;
 /// Elements up to which two constants are compared.
 const SMALL: usize = 64;
 
@@ -53,6 +55,9 @@ impl Rule for MergeDuplicates {
         let single = cx.graph().node(node).outputs().len() == 1;
         let pure = op.op != Op::Opaque && !op.op.is_random() && op.attrs.graphs().next().is_none();
         let first = cx.graph().input(node, 0).filter(|_| single && pure)?;
+        if cx.graph().use_count(first) > COMPARED {
+            return None;
+        }
         // users come in the order of the file, so that the first of two stays
         let others = cx.graph().users(first).into_iter().take_while(|(user, _)| *user != node);
         others

@@ -160,7 +160,9 @@ impl Plan {
         level: Level,
         plain: bool,
     ) -> Result<Plan, Stop> {
-        let made = Emit::new(program, shared, level, plain).and_then(|mut e| {
+        let made = |kernels: usize| {
+            let mut e = Emit::new(program, shared, level, plain, kernels)?;
+
             let inputs: Vec<(usize, u32)> =
                 input_slots.iter().zip(&program.inputs).map(|(from, v)| (*from, e.slot(*v))).collect();
             for node in &program.nodes {
@@ -170,11 +172,13 @@ impl Plan {
             let outputs = program.outputs.iter().enumerate();
             let outputs = outputs.map(|(i, v)| e.output(i, *v)).collect::<Result<Vec<_>, Stop>>()?;
             Ok((e, inputs, outputs))
-        });
-        match made {
-            Ok((e, inputs, outputs)) => e.finish(inputs, outputs, tail),
-            Err(stop) => Err(stop),
-        }
+        };
+        let (e, inputs, outputs) = match made(program.nodes.len()) {
+            // code that is far larger than usual finds no place
+            Err(Stop::Error(e)) if !e.is_stopped() => made(usize::MAX),
+            made => made,
+        }?;
+        e.finish(inputs, outputs, tail)
     }
 }
 
@@ -184,8 +188,9 @@ impl<'a> Emit<'a> {
         shared: &'a Arc<Shared>,
         level: Level,
         plain: bool,
+        kernels: usize,
     ) -> Result<Emit<'a>, Stop> {
-        let mut code = Code::new(level.isa).map_err(Error::from)?;
+        let mut code = Code::for_kernels(level.isa, kernels).map_err(Error::from)?;
         if !shared.options.vnni {
             code.emitter().without_vnni();
         }
