@@ -19,7 +19,7 @@ fn limited(limit: &str, command: &[&str]) -> Answer {
 #[test]
 fn plans_are_held_to_the_level() {
     for isa in [Isa::Baseline, Isa::Avx2] {
-        let plan = limited(isa.name(), &["explain", "--json"]).ok().json();
+        let plan = limited(isa.name(), &["explain", "--random", "1", "--json"]).ok().json();
         assert_eq!(plan["isa"], Isa::within(isa).name());
     }
 }
