@@ -264,7 +264,7 @@ fn a_declared_shape_is_no_law_where_the_axes_come_with_the_run() {
     let (rewritten, _) = rewrite(&model, &["clean-up", "linear-to-conv", "clean-up"]);
     for axis in [0i64, 1, 2] {
         let mut inputs = common::inputs(&model, &mut common::Rng::new(7), &[]);
-        inputs.insert("axis".into(), fcc_ir::Tensor::from_i64s(&[axis]).into());
+        inputs.insert("axis".into(), fcc_ir::Tensor::from_i64s([axis]).into());
         common::assert_same(&model, &rewritten, &inputs);
     }
     let text = r#"<ir_version: 8, opset_import: ["" : 17]>
@@ -280,7 +280,7 @@ fn a_declared_shape_is_no_law_where_the_axes_come_with_the_run() {
     let (rewritten, _) = rewrite(&model, &["merge-reshapes"]);
     for axis in [0i64, 1] {
         let mut inputs = common::inputs(&model, &mut common::Rng::new(7), &[]);
-        inputs.insert("axis".into(), fcc_ir::Tensor::from_i64s(&[axis]).into());
+        inputs.insert("axis".into(), fcc_ir::Tensor::from_i64s([axis]).into());
         common::assert_same(&model, &rewritten, &inputs);
     }
 }
