@@ -81,10 +81,11 @@ fn no_model_at_hand_is_refused() {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "onnx") {
-                let fail = |e: &dyn std::fmt::Display| panic!("{}: {e}", path.display());
-                let mut model = load(&path, &LoadOptions::default()).unwrap_or_else(|e| fail(&e));
+                let place = path.display();
+                let mut model =
+                    load(&path, &LoadOptions::default()).unwrap_or_else(|e| panic!("{place}: {e}"));
                 let functions = model.functions.clone();
-                infer(&mut model.graph, &functions).unwrap_or_else(|e| fail(&e));
+                infer(&mut model.graph, &functions).unwrap_or_else(|e| panic!("{place}: {e}"));
                 seen += 1;
             }
         }
