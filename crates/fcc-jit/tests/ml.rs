@@ -219,7 +219,11 @@ fn one_compiled_model_takes_any_number_of_rows() {
     let x = rows(&mut net, 3, 5, DType::F32);
     let y = net.node("TreeEnsembleRegressor", &[x], attrs);
     let (mut model, inputs) = net.model(&[y]);
-    model.graph.inputs[0].info.ty = fcc_ir::ValueType::Tensor(fcc_ir::TensorType::unranked(DType::F32));
+    let free = |mut input: fcc_ir::GraphInput| {
+        input.info.ty = fcc_ir::ValueType::Tensor(fcc_ir::TensorType::unranked(DType::F32));
+        input
+    };
+    model.graph.inputs = std::mem::take(&mut model.graph.inputs).into_iter().map(free).collect();
     let compiled = compile(&model, &Options::with_threads(1)).unwrap();
     let (name, value) = inputs.iter().next().unwrap();
     let all = value.as_tensor().unwrap().as_slice::<f32>().unwrap().into_owned();
