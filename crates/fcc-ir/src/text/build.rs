@@ -102,7 +102,12 @@ pub(super) fn graph(text: GraphText, scope: &Scope<'_>) -> Result<Graph> {
         let node = defined(&g, &info.name)?.node;
         g.list_as_input(node, info);
     }
-    let outer_names = Arc::new(scope.outer_names.iter().cloned().chain(names).collect::<BTreeSet<_>>());
+    // what subgraphs see: only where there is one, for the names of a large graph are many
+    let nested = text.nodes.iter().flat_map(|n| &n.attrs).any(|a| !a.graphs().is_empty());
+    let outer_names = match nested {
+        true => Arc::new(scope.outer_names.iter().cloned().chain(names).collect::<BTreeSet<_>>()),
+        false => Arc::default(),
+    };
     let mut uses: Vec<Uses> = vec![];
     for node in text.nodes {
         let place = node.place.clone();
