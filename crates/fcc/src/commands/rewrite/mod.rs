@@ -218,7 +218,10 @@ fn tell(out: &mut Out, args: &Args, outcome: &Outcome) -> Result<(), Failure> {
 /// The passes of the rules in the order given, or those of a plain `fcc rewrite`, less those left out.
 fn passes(args: &Args) -> Result<Vec<Pass>, Failure> {
     let registry = Registry::builtin();
-    let mut passes = registry.passes_of(&args.rules).map_err(|e| Failure::input(format!("--rule: {e}")))?;
+    let mut passes = registry.passes_of(&args.rules).map_err(|e| {
+        let why = e.to_string();
+        Failure::input(format!("--rule: {}", why.strip_prefix("rule: ").unwrap_or(&why)))
+    })?;
     for rule in &args.skip {
         passes = registry.without(&passes, rule).ok_or_else(|| {
             Failure::input(format!(
