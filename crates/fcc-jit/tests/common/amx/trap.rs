@@ -29,6 +29,11 @@ pub fn amx() -> Option<Amx> {
             println!("skipped: this CPU has no AVX-512");
             return None;
         }
+        // a CPU that has tiles executes `ldtilecfg` also where the system has not been asked, so nothing can be emulated
+        if Isa::allowed().is_ok_and(|allowed| allowed < Isa::Amx) {
+            println!("skipped: {} does not allow AMX", fcc_jit::MAX_ISA);
+            return None;
+        }
         match Isa::Amx.check() {
             Ok(()) => Some(Amx::Hardware),
             Err(why) => {
