@@ -68,32 +68,32 @@ impl Operator for CastMap {
         let to = target(cx.node)?;
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by_key(|i| keys[*i]);
-        let one = |i: usize| converted(values[i].as_tensor()?, to);
-        let y = match sparse_len(cx.node)? {
-            None => order.into_iter().map(one).collect::<Result<Vec<_>>>()?,
+        let mut parts =
+            order.iter().map(|i| converted(values[*i].as_tensor()?, to)).collect::<Result<Vec<_>>>()?;
+        // what stands where there is no value, behind the values
+        let nothing = parts.len();
+        parts.push(match to {
+            DType::String => Tensor::from_strings([1], ["0.f"])?,
+            to => cast(&Tensor::from_i64s(vec![0]), to, Narrowing::default())?,
+        });
+        let at: Vec<usize> = match sparse_len(cx.node)? {
+            None => (0..nothing).collect(),
             Some(len) => {
                 if let Some(first) = order.first().map(|i| keys[*i]).filter(|k| *k < 0) {
                     return Err(Error::mismatch("key", first, "at least 0"));
                 }
-                let nothing = match to {
-                    DType::String => Tensor::from_strings([1], ["0.f"])?,
-                    to => cast(&Tensor::from_i64s(vec![0]), to, Narrowing::default())?,
-                };
                 // what lies behind the last place is left out
-                let mut y = vec![nothing; new_elems(&[len])?];
-                for i in order {
-                    if let Some(place) = usize::try_from(keys[i]).ok().and_then(|k| y.get_mut(k)) {
-                        *place = one(i)?;
+                let mut at = vec![nothing; new_elems(&[len])?];
+                for (part, i) in order.iter().enumerate() {
+                    if let Some(place) = usize::try_from(keys[*i]).ok().and_then(|k| at.get_mut(k)) {
+                        *place = part;
                     }
                 }
-                y
+                at
             }
         };
-        let y = match y.iter().collect::<Vec<_>>()[..] {
-            [] => movement::take(&cast(&Tensor::from_i64s(vec![0]), to, Narrowing::default())?, [0], &[])?,
-            ref parts => movement::concat(parts, 0)?,
-        };
-        Ok(vec![y.reshaped([1, y.len()])?.into()])
+        let parts = movement::concat(&parts.iter().collect::<Vec<_>>(), 0)?;
+        Ok(vec![movement::take(&parts, [1, at.len()], &at)?.into()])
     }
 }
 

@@ -63,7 +63,9 @@ impl Operator for FeatureVectorizer {
         if let Some((i, part)) = parts.iter().enumerate().find(|(_, p)| p.0 != rows) {
             return Err(Error::mismatch(format!("rows of input {i}"), part.0, rows));
         }
-        let columns: usize = parts.iter().map(|p| p.1).sum();
+        let columns = parts.iter().try_fold(0usize, |sum, p| sum.checked_add(p.1));
+        let columns = columns
+            .ok_or_else(|| Error::mismatch("columns of all inputs", "too many", "what can be counted"))?;
         let mut y: Vec<f32> = Vec::with_capacity(new_elems(&[rows, columns])?);
         for row in 0..rows {
             parts.iter().for_each(|(_, n, x)| y.extend(&x[row * n..][..*n]));
@@ -77,6 +79,12 @@ mod tests {
     use crate::Tensor;
     use crate::attr::Attrs;
     use crate::ops::testing::eval_ml;
+
+    #[test]
+    fn columns_beyond_all_counting_are_refused() {
+        let x = Tensor::new([0, usize::MAX / 2], Vec::<f32>::new()).unwrap();
+        assert!(eval_ml("FeatureVectorizer", 1, Attrs::new(), &[x.clone(), x.clone(), x]).is_err());
+    }
 
     #[test]
     fn columns_stand_side_by_side_as_floats() {

@@ -18,8 +18,10 @@ pub struct LinearRegressor;
 pub struct Linear {
     /// `[E, F]`.
     coefficients: Vec<f32>,
-    /// `[E]`; zeros where there are none.
+    /// `[E]`, or none.
     intercepts: Vec<f32>,
+    /// How many scores a row has, `E`.
+    scores: usize,
     transform: PostTransform,
     /// Whether the only score becomes two columns.
     second: Second,
@@ -63,26 +65,22 @@ impl Linear {
             return Err(Error::mismatch("length of `coefficients`", coefficients.len(), wanted));
         }
         let intercepts = match node.attrs.floats("intercepts")? {
-            None | Some([]) => vec![0.0; scores],
+            None | Some([]) => vec![],
             Some(v) if v.len() == scores => v.to_vec(),
             Some(v) => return Err(Error::mismatch("length of `intercepts`", v.len(), scores)),
         };
         let transform = PostTransform::parse(node)?;
-        Ok(Linear { coefficients: coefficients.to_vec(), intercepts, transform, second, classes })
+        Ok(Linear { coefficients: coefficients.to_vec(), intercepts, scores, transform, second, classes })
     }
     /// The number of columns of the scores.
     pub fn columns(&self) -> usize {
-        if self.second == Second::Absent { self.intercepts.len() } else { 2 }
+        if self.second == Second::Absent { self.scores } else { 2 }
     }
     /// The scores of one row before the transform. A sum is taken in the order of the features, as float.
     fn raw(&self, x: &[f32]) -> Vec<f32> {
         let row = |c: &[f32]| c.iter().zip(x).fold(0.0, |sum, (c, x)| sum + c * x);
-        let sums = self
-            .intercepts
-            .iter()
-            .enumerate()
-            .map(|(e, b)| row(&self.coefficients[e * x.len()..][..x.len()]) + b);
-        sums.collect()
+        let intercept = |e: usize| self.intercepts.get(e).copied().unwrap_or(0.0);
+        (0..self.scores).map(|e| row(&self.coefficients[e * x.len()..][..x.len()]) + intercept(e)).collect()
     }
     /// Computes one row: its scores to `out`; returns the number of its class, 0 for a regressor.
     pub fn row(&self, x: &[f32], out: &mut [f32]) -> usize {
@@ -195,11 +193,19 @@ mod tests {
         for bad in [
             attrs.clone().with("targets", 3i64),
             attrs.clone().with("targets", 0i64),
+            attrs.clone().with("targets", i64::MAX),
             attrs.clone().with("intercepts", vec![1.0f32]),
             attrs.with("post_transform", "EXP"),
         ] {
             assert!(eval_ml("LinearRegressor", 1, bad, std::slice::from_ref(&x)).is_err());
         }
+    }
+
+    #[test]
+    fn rows_without_columns_and_targets_without_end_are_refused() {
+        let attrs = Attrs::new().with("targets", i64::MAX).with("coefficients", Vec::<f32>::new());
+        let x = Tensor::new([3, 0], Vec::<f32>::new()).unwrap();
+        assert!(eval_ml("LinearRegressor", 1, attrs, &[x]).is_err());
     }
 
     #[test]
