@@ -60,6 +60,8 @@ fn ulp(y: f64) -> f64 {
 fn functions_stay_within_what_is_stated_at_every_exponent() {
     // what a result below `tiny` is off by is not counted in units
     type Function = (&'static str, fn(f64) -> f64, f64, f64);
+    // the product of HardSigmoid is rounded before its sum cancels, where nothing fuses the two
+    let apart = if levels() == [fcc_jit::Isa::Baseline] { f64::from(f32::EPSILON) / 2.0 } else { 0.0 };
     let functions: [Function; 9] = [
         ("Exp", f64::exp, 2.0, 0.0),
         ("Log", f64::ln, 3.0, 0.0),
@@ -69,7 +71,7 @@ fn functions_stay_within_what_is_stated_at_every_exponent() {
         ("Sqrt", f64::sqrt, 0.5, 0.0),
         ("Reciprocal", |x| 1.0 / x, 0.5, 0.0),
         ("Softsign", |x| x / (1.0 + x.abs()), 1.5, 0.0),
-        ("HardSigmoid", |x| (f64::from(0.2f32) * x + 0.5).clamp(0.0, 1.0), 1.0, 0.0),
+        ("HardSigmoid", |x| (f64::from(0.2f32) * x + 0.5).clamp(0.0, 1.0), 1.0, apart),
     ];
     let x = inputs();
     for (op, exact, bound, tiny) in functions {
