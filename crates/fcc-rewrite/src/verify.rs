@@ -202,7 +202,7 @@ fn compare_within(original: &Model, rewritten: &Model, options: &Options<'_>) ->
             if !symbols.inner.is_empty() && input_elems(original, &bindings)? > MOST_INPUT_ELEMS {
                 break;
             }
-            let given = inputs(original, &bindings, seed)?;
+            let given = inputs(original, &bindings, seed).map_err(|e| e.at("verification"))?;
             trial = run(options, &observed, &given).map(|made| (bindings, given, made));
             match &trial {
                 Ok(_) => extents = Some(sizes),

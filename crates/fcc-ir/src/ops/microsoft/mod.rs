@@ -147,23 +147,24 @@ mod tests {
             Some(Tensor::from_bytes(dtype, shape, Default::default()).unwrap())
         };
         let f = |shape: &[usize]| none(DType::F32, shape);
-        let huge = 1 << 62;
+        // the largest extent that a tensor without elements may have
+        let huge = 1 << 26;
         let heads = || Attrs::new().with("num_heads", 2i64);
         let weights = Some(Tensor::new([2, 6], vec![0f32; 12]).unwrap());
         let ends = none(DType::I32, &[0]);
         let cases = [
             ("Attention", heads(), vec![f(&[huge, 0, 2]), weights.clone(), None, ends.clone()]),
-            ("Attention", heads(), vec![f(&[0, huge, 2]), weights, None, None, f(&[2, 0, 2, usize::MAX, 1])]),
+            ("Attention", heads(), vec![f(&[0, huge, 2]), weights, None, None, f(&[2, 0, 2, huge >> 1, 1])]),
             ("MultiHeadAttention", heads(), vec![f(&[1, huge, 0]), f(&[1, huge, 0]), f(&[1, huge, 0])]),
             (
                 "MultiHeadAttention",
                 heads(),
-                vec![f(&[huge, 0, 2]), f(&[huge, 0, 2]), f(&[huge, 0, huge]), None, ends],
+                vec![f(&[huge, 0, 2]), f(&[huge, 0, 2]), f(&[huge, 0, 2]), None, ends],
             ),
             (
                 "SkipLayerNormalization",
                 Attrs::new(),
-                vec![f(&[1 << 31, 1 << 31, 0]), f(&[1 << 31, 1 << 31, 0]), f(&[0])],
+                vec![f(&[1 << 13, 1 << 13, 0]), f(&[1 << 13, 1 << 13, 0]), f(&[0])],
             ),
             (
                 "RotaryEmbedding",
