@@ -143,12 +143,12 @@ fn a_verification_is_bounded() {
         "g (float[n,c,t,h,w] x) => (y) { k = Constant<value = float[2,4,1,1,1]{1,2,3,4,5,6,7,8}>() y = Conv(x, k) }",
     );
     assert!(large.contains("not verified"), "{large}");
-    // inputs of 1 GiB and 4 bytes: only `rewrite`, the other commands would do as they are told
+    // inputs of 1 GiB and 8 bytes: only `rewrite`, the other commands would do as they are told
     let folder = tempfile::tempdir().unwrap();
     let path = text_file(
         folder.path(),
         "m.onnxtxt",
-        &format!("{HEAD}g (float[268435457] x) => (y) {{ y = Abs(x) }}"),
+        &format!("{HEAD}g (double[134217729] x) => (y) {{ y = Abs(x) }}"),
     );
     let held =
         answers(&["rewrite", path.to_str().unwrap(), "-o", folder.path().join("o.onnx").to_str().unwrap()]);
