@@ -83,6 +83,9 @@ fn out_dim(window: &Window, axis: usize, extent: &Dim, ceil: bool) -> Result<Dim
     })
 }
 
+/// The largest window, padding included: its taps are walked for each element of the output.
+const MOST_TAPS: usize = 1 << 24;
+
 impl PoolProblem {
     /// Checks a node against the shape of x. Errors name what does not fit.
     pub fn new(node: &OpNode, x: &[usize]) -> Result<PoolProblem> {
@@ -93,6 +96,11 @@ impl PoolProblem {
         let axes = axes.collect::<Result<_>>()?;
         let problem = PoolProblem { n: *n, c: *c, spatial: spatial.to_vec(), axes, window };
         new_elems(&problem.out_shape()).at(|| "output")?;
+        // no tensor is as large as a window over padding
+        let taps = problem.window.kernel_shape.iter().fold(1usize, |n, k| n.saturating_mul(*k));
+        if taps > MOST_TAPS {
+            return Err(Error::unsupported(format!("a window of {taps} elements, more than {MOST_TAPS}")));
+        }
         Ok(problem)
     }
     /// Shape of y.
