@@ -31,12 +31,9 @@ pub(super) enum Found {
 /// Matches the roots of a pattern, the first at this node.
 pub(super) fn find(cx: &Cx<'_>, roots: &[Pat], node: NodeId) -> Found {
     let Some((first, rest)) = roots.split_first() else { return Found::Nothing };
-    let Kind::Node(root) = &*first.0 else { return Found::Nothing };
-    if !is(cx, node, &root.which) {
-        return Found::Nothing;
-    }
+    let Some(output) = root_output(cx, first, node) else { return Found::Nothing };
     let mut search = Search { cx, left: MAX_GOALS, near: None, near_from: first.nodes().div_ceil(2).max(2) };
-    let value = ValueId { node, output: root.output };
+    let value = ValueId { node, output };
     let start = Matched { roots: vec![value], ..Matched::default() };
     let matched = search.solve(vec![Goal::Value(Some(value), first)], start);
     match (matched.and_then(|m| search.roots(rest, m)), search.near) {
@@ -46,13 +43,25 @@ pub(super) fn find(cx: &Cx<'_>, roots: &[Pat], node: NodeId) -> Found {
     }
 }
 
+/// Which output of the node the root of a pattern is, if the node is its operator.
+fn root_output(cx: &Cx<'_>, root: &Pat, node: NodeId) -> Option<u32> {
+    match &*root.0 {
+        Kind::Node(n) => is(cx, node, &n.which).then_some(n.output),
+        Kind::Or(all) => all.iter().find_map(|pat| root_output(cx, pat, node)),
+        Kind::Any(_) | Kind::Constant(_) | Kind::Number(_) | Kind::Absent => None,
+    }
+}
+
 /// Whether a node is the operator that a pattern asks for, and no call of a function of that name.
 fn is(cx: &Cx<'_>, node: NodeId, which: &Which) -> bool {
     let Some(op) = cx.graph().op(node) else { return false };
-    let called = || fcc_ir::interp::call_target(op, cx.functions).is_some();
     match which {
-        Which::Known(ops) => op.op != Op::Opaque && ops.contains(&op.op) && !called(),
-        Which::Named(domain, name) => op.domain == *domain && op.op_type == *name && !called(),
+        // a call is `Op::Opaque`
+        Which::Known(ops) => op.op != Op::Opaque && ops.contains(&op.op),
+        Which::Named(domain, name) => {
+            let called = || fcc_ir::interp::call_target(op, cx.functions).is_some();
+            op.domain == *domain && op.op_type == *name && !called()
+        }
     }
 }
 
