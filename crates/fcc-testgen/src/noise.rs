@@ -5,6 +5,7 @@
 //! rounding explains. Values that no rounding touches do not move, and are held to equality: movement, integers, and
 //! sums and products of small integers in floats.
 use crate::case::Case;
+use crate::draw;
 use crate::step::Step;
 use fcc_ir::convert::{Narrowing, from_f64s, to_f64s};
 use fcc_ir::interp::Values;
@@ -155,6 +156,13 @@ const SINGLE: &[&str] = &[
     "Softplus",
 ];
 
+/// What may stand where a term overflowed.
+const ANY: [f64; 6] = [f64::NAN, f64::INFINITY, -f64::INFINITY, 0.0, 0.5, -1.0];
+
+/// Operators that choose between elements: of two zeros of different signs they may take either.
+const CHOOSES: &[&str] =
+    &["Max", "Min", "Relu", "Clip", "ReduceMax", "ReduceMin", "MaxPool", "GlobalMaxPool"];
+
 /// Products of numbers of this size overflow in f32.
 const HUGE: f64 = 1e17;
 
@@ -264,6 +272,10 @@ fn disturbed(
 ) -> Result<Vec<(String, Value)>, String> {
     let op = step.node.op_type();
     let plain = || step.run(values).map_err(|e| e.to_string());
+    if CHOOSES.contains(&op) {
+        let mut sign = |t: &Tensor| signs(t, r);
+        return Ok(plain()?.into_iter().map(|(name, v)| (name, map(&v, &mut sign))).collect());
+    }
     if MOVES.contains(&op) {
         return plain();
     }
@@ -287,7 +299,7 @@ fn disturbed(
         // whether a term overflows on the way depends on the order of the terms
         let mut lost = |t: &Tensor| match t.dtype().is_float() {
             true => {
-                let any = (0..t.len()).map(|_| if r.below(2) == 0 { f64::NAN } else { 1.0 }).collect();
+                let any = (0..t.len()).map(|_| *draw::one(r, &ANY)).collect();
                 from_f64s(t.dtype(), t.shape().to_vec(), any, Narrowing::default())
                     .unwrap_or_else(|_| t.clone())
             }
@@ -364,6 +376,16 @@ fn disturb(t: &Tensor, r: &mut Random, units: f64, (around, tiny): (f64, f64)) -
         if v.is_finite() { v + sign * by } else { v }
     });
     from_f64s(dtype, t.shape().to_vec(), moved.collect(), Narrowing::default()).unwrap_or_else(|_| t.clone())
+}
+
+/// Gives each zero of a float tensor either sign.
+fn signs(t: &Tensor, r: &mut Random) -> Tensor {
+    let Ok(v) = to_f64s(t) else { return t.clone() };
+    if !t.dtype().is_float() || !v.contains(&0.0) {
+        return t.clone();
+    }
+    let v = v.into_iter().map(|v| if v == 0.0 && r.below(2) == 0 { -v } else { v }).collect();
+    from_f64s(t.dtype(), t.shape().to_vec(), v, Narrowing::default()).unwrap_or_else(|_| t.clone())
 }
 
 /// Every tensor of a value, in order.
