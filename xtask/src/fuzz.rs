@@ -183,7 +183,7 @@ fn watch_broken(options: &Options) -> Result<String, String> {
 fn watch_graphs(options: &Options) -> Result<String, String> {
     let end = Instant::now() + Duration::from_secs(options.seconds);
     let beyond = options.first.saturating_add(options.cases);
-    let (mut finds, mut alike, mut ends, mut first) = (0, 0, 0, options.first);
+    let (mut finds, mut alike, mut open, mut ends, mut first) = (0, 0, 0, 0, options.first);
     let mut options = options.clone();
     loop {
         let mut watched = Watched::start(Kind::Graphs, &options, first)?;
@@ -193,6 +193,8 @@ fn watch_graphs(options: &Options) -> Result<String, String> {
             }
             if line.starts_with("alike ") {
                 alike += 1;
+            } else if line.starts_with("open ") {
+                open += 1;
             } else {
                 println!("{line}");
             }
@@ -201,8 +203,10 @@ fn watch_graphs(options: &Options) -> Result<String, String> {
         let why = match ended {
             End::Done => {
                 let count = last + 1 - options.first;
-                let said =
-                    format!("{count} graphs from number {}: {finds} finds, {alike} like them", options.first);
+                let said = format!(
+                    "{count} graphs from number {}: {finds} finds, {alike} like them, {open} known and open",
+                    options.first
+                );
                 return if finds + alike == 0 { Ok(said) } else { Err(said) };
             }
             End::Hung => format!("takes more than {CASE_SECONDS} s"),

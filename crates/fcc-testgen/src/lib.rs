@@ -12,6 +12,7 @@ mod check;
 mod draw;
 mod file;
 mod noise;
+pub mod open;
 pub mod ops;
 mod pb;
 mod shrink;

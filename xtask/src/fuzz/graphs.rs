@@ -86,6 +86,10 @@ impl Run {
                 }
                 Ok(())
             }
+            Err(failure) if fcc_testgen::open::is_open(&failure) => {
+                println!("open {}", failure.kind);
+                Ok(())
+            }
             Err(failure) => self.find(number, &case, &failure),
         }
     }
