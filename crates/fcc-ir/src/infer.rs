@@ -100,6 +100,26 @@ pub fn infer_facts(
     Inference { functions, budget: &Budget::default() }.facts(graph, inputs, captures)
 }
 
+/// Infers in a run what a subgraph makes, of inputs of which this is known. `captured`: the captured value of an index,
+/// where it is at hand; else the subgraph says its type.
+pub fn infer_body(
+    graph: &Graph,
+    functions: &[Function],
+    inputs: &[Fact],
+    captured: &dyn Fn(usize) -> Option<Value>,
+) -> Result<Vec<Fact>> {
+    let mut outer = vec![];
+    for node in graph.nodes() {
+        let NodeKind::Capture(i) = graph.node(node).kind else { continue };
+        let i = i as usize;
+        outer.resize(outer.len().max(i + 1), Fact::default());
+        let declared = || graph.ty(ValueId { node, output: 0 }).clone().into();
+        outer[i] = captured(i).as_ref().map_or_else(declared, Fact::of_value);
+    }
+    let facts = infer_facts(graph, functions, Some(inputs), &outer)?;
+    Ok(graph.outputs.iter().map(|o| facts.get(o.value)).collect())
+}
+
 /// Infers one operator, a model's function included.
 pub fn infer_op(
     op: &OpNode,

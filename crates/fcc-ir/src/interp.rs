@@ -1,6 +1,7 @@
 //! The interpreter: runs a graph node by node through each operator's reference evaluation. It is the oracle.
 use crate::attr::{AttrValue, Attrs};
 use crate::graph::{GraphInput, NodeKind};
+use crate::infer::infer_body;
 use crate::limits;
 use crate::op::{EvalCtx, Fact, Operator};
 use crate::ops::movement::{Elems, new_elems_of};
@@ -161,7 +162,8 @@ pub fn eval_op(
     let subgraph = |g: &Graph, inputs: Vec<Value>| {
         eval_graph(g, functions, inputs.into_iter().map(Some).collect(), captures, &mut |_, _, _| {})
     };
-    eval_checked(operator, &EvalCtx { node: op, inputs, wanted, subgraph: &subgraph })
+    let infer = |g: &Graph, given: &[Fact]| infer_body(g, functions, given, &|i| captures.get(i).cloned());
+    eval_checked(operator, &EvalCtx { node: op, inputs, wanted, subgraph: &subgraph, infer: &infer })
 }
 
 /// Evaluates an operator within the limits that are in force: if one was reached on the way, that is the error, and what
@@ -187,11 +189,7 @@ fn judged(
     inputs: &[Option<Value>],
     n_outputs: usize,
 ) -> Result<Option<Vec<Value>>> {
-    let fact = |value: &Value| match value {
-        Value::Tensor(t) if t.len() <= SMALL_ELEMS => Fact::constant(t.clone()),
-        other => Fact::from(other.value_type()),
-    };
-    let facts: Vec<Option<Fact>> = inputs.iter().map(|v| v.as_ref().map(fact)).collect();
+    let facts: Vec<Option<Fact>> = inputs.iter().map(|v| v.as_ref().map(Fact::of_value)).collect();
     // the nodes of a subgraph are seen one by one
     if op.attrs.graphs().next().is_some() {
         return check(op, &facts, n_outputs).map(|()| None);
@@ -212,9 +210,6 @@ fn judged(
     let all: Option<Vec<Result<Value>>> = made.iter().map(nothing).collect();
     all.filter(|all| all.len() >= n_outputs).map(|all| all.into_iter().collect()).transpose()
 }
-
-/// Inputs up to this size may be shapes, pads and the like, on whose values the size of an output depends.
-const SMALL_ELEMS: usize = 64;
 
 fn domain_prefix(domain: &str) -> String {
     if domain.is_empty() { String::new() } else { format!("{domain}.") }

@@ -121,6 +121,14 @@ impl Fact {
     pub fn constant(value: Tensor) -> Fact {
         Fact { ty: value.tensor_type().into(), dims: None, value: Some(value) }
     }
+    /// What a run knows of a value: its type, and its elements where they are few enough to be shapes, pads and the
+    /// like, on which the size of an output depends.
+    pub fn of_value(value: &Value) -> Fact {
+        match value {
+            Value::Tensor(t) if t.len() <= 64 => Fact::constant(t.clone()),
+            other => other.value_type().into(),
+        }
+    }
     /// The elements as dimensions, from `dims` or from a constant `int64`/`int32` of rank 0 or 1.
     pub fn dim_tensor(&self) -> Option<DimTensor> {
         if let Some(d) = &self.dims {
@@ -244,6 +252,8 @@ pub struct EvalCtx<'a> {
     pub wanted: &'a [bool],
     /// Runs a subgraph of the node.
     pub subgraph: &'a RunSubgraph<'a>,
+    /// Infers a subgraph of the node, of which no values are made; what it captures has the types of this run.
+    pub infer: &'a InferSubgraph<'a>,
 }
 
 impl<'a> EvalCtx<'a> {

@@ -214,3 +214,40 @@ main (float[3] x, int64 n, bool c) => (y, z) {{
         }
     }
 }
+
+/// The stack of no iterations has the rank of what the body would make, though the body does not declare it, as in
+/// ONNX Runtime; interpreter and machine code agree, and with a body that captures the shape.
+#[test]
+fn the_stack_of_no_iterations_has_the_rank_that_inference_finds() {
+    let source = |declared: &str| {
+        format!(
+            r#"<ir_version: 8, opset_import: ["" : 18]>
+main (float[2,6] x, float[1,1] a, int64[3] shape, int64 m) => (z, s, t, u) {{
+  z, s, t, u = Loop(m, "", a) <body = g (int64 i, bool c, float{declared} p) => (bool k, float{declared} q, float{declared} r, float{declared} v, w) {{
+    k = Identity(c)
+    q = Identity(p)
+    r = Relu(x)
+    v = Reshape(x, shape)
+    w = Relu(p)
+  }}>
+}}"#
+        )
+    };
+    for declared in ["[]", "[A,B,C]"] {
+        let m = model(&source(declared));
+        let shape = Tensor::from_i64s(&[3, 2, 2]);
+        for trips in [0i64, 2] {
+            let inputs = given([
+                ("x", reals(&[2, 6])),
+                ("a", reals(&[1, 1])),
+                ("shape", shape.clone().into()),
+                ("m", Tensor::scalar(trips).into()),
+            ]);
+            let made = interp::run(&m, &inputs).unwrap();
+            let dims = |name: &str| made[name].as_tensor().unwrap().shape().to_vec();
+            let n = trips as usize;
+            assert_eq!((dims("s"), dims("t"), dims("u")), (vec![n, 2, 6], vec![n, 3, 2, 2], vec![n, 1, 1]));
+            check(&m, &inputs, Within::Exact);
+        }
+    }
+}

@@ -230,3 +230,41 @@ fn a_chain_over_tokens_becomes_a_chain_of_convolutions() {
         assert_same(&model, &rewritten, &inputs(&model, &mut Rng::new(3), &[("N", n), ("C", t)]));
     }
 }
+
+/// Where an axis that would become spatial has the extent 0 there would be an image without pixels, which no Conv takes.
+#[test]
+fn pointwise_declines_a_product_of_no_tokens() {
+    let declines = [
+        ("float[2,0,4] x", "MatMul (x, w)"),
+        ("float[N,3,0,4] x", "MatMul (x, w)"),
+        ("float[N,0,3,4] x", "MatMul (x, w)"),
+        ("float[4,0] x", "MatMul (w, x)"),
+        ("float[N,4,0] x", "MatMul (w, x)"),
+        ("float[N,0,4,3] x", "MatMul (w, x)"),
+    ];
+    let taken = [
+        ("float[0,4] x", "MatMul (x, w)"),
+        ("float[0,3,4] x", "MatMul (x, w)"),
+        ("float[0,4,3] x", "MatMul (w, x)"),
+        ("float[0,4] x", "Gemm (x, w)"),
+    ];
+    let run = |input: &str, product: &str| {
+        let w = "float[4,4] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}";
+        let text = format!(
+            "<ir_version: 8, opset_import: [\"\" : 17]> g ({input}) => (y) <{w}> {{ y = {product} }}"
+        );
+        let model = common::parse(&text);
+        let (rewritten, report) = rewrite(&model, &[POINTWISE]);
+        assert_same(&model, &rewritten, &inputs(&model, &mut Rng::new(3), &[("N", 2)]));
+        report
+    };
+    for (input, product) in declines {
+        let report = run(input, product);
+        let reason = report.rows.iter().find_map(|r| r.reason.clone()).unwrap();
+        assert_eq!(reason.what, "shape of x", "{input}: {report}");
+        assert!(reason.got.contains('0') && reason.need.contains("at least 1"), "{report}");
+    }
+    for (input, product) in taken {
+        assert!(fired(&run(input, product), POINTWISE), "{input}");
+    }
+}

@@ -100,3 +100,58 @@ fn a_written_case_is_read_back() {
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+/// A case that was found and shrunk: the model and its inputs as text.
+fn found(model: &str, inputs: &str) -> fcc_testgen::Case {
+    static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("fcc-testgen-found-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("found.onnxtxt");
+    let head =
+        |opset: u32| format!("<ir_version: 10, opset_import: [\"\" : {opset}, \"com.microsoft\" : 1]>\n");
+    std::fs::write(&path, head(22) + model).unwrap();
+    std::fs::write(folder.join("found.inputs.onnxtxt"), head(22) + inputs).unwrap();
+    let case = fcc_testgen::read(&path).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    case
+}
+
+fn holds(model: &str, inputs: &str) {
+    let failure = guarded(&found(model, inputs), &Options::default()).err();
+    assert_eq!(failure, None, "{model}");
+}
+
+/// A function may flush a denormal number, and 0 / 0 is NaN.
+#[test]
+fn a_quotient_of_flushed_numbers_is_no_failure() {
+    holds(
+        "main (float[1,2,1,7] x) => (y) { s = Sigmoid (x) y = Div (s, s) }",
+        "inputs () => (float[1,2,1,7] x) <
+           float[1,2,1,7] x = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -100.0}
+         > { }",
+    );
+}
+
+/// A product that overflows when it is rounded and not when it is fused with its sum, two nodes behind the number.
+#[test]
+fn a_fused_product_that_does_not_overflow_is_no_failure() {
+    holds(
+        "main (float[1,1,7,8] x) => (y) <
+           float[8,2] w = {1.5, 6.875, 3.5, inf, 0.5, 1.0, -0.0, 0.25, 7.5, -5.625, 5.0, -0.0, 5.5, -8.25, 2.0, -6.5}
+         > { p = LpPool <kernel_shape = [7, 1], p = 1> (x) y = MatMul (p, w) }",
+        &format!(
+            "inputs () => (float[1,1,7,8] x) < float[1,1,7,8] x = {{{}4.5, 1.25, -5.5, -3.5, 3.4028235e38, 6.5, 0.0, 0.0}} > {{ }}",
+            "0.0, ".repeat(48)
+        ),
+    );
+}
+
+/// Tokens of which there are none: a product, and no Conv.
+#[test]
+fn a_run_without_tokens_is_no_failure_of_the_rewrite() {
+    holds(
+        "main (float[N,1,T,3] x) => (y) <float[3,2] w = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}> { y = MatMul (x, w) }",
+        "inputs () => (float[6,1,0,3] x) <float[6,1,0,3] x = {}> { }",
+    );
+}

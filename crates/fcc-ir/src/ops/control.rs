@@ -1,7 +1,7 @@
 //! `If` and `Loop`. <https://onnx.ai/onnx/operators/onnx__If.html>, <https://onnx.ai/onnx/operators/onnx__Loop.html>
 use super::movement;
 use crate::limits;
-use crate::op::{EvalCtx, Fact, InferCtx, Operator, Schema, need_outputs};
+use crate::op::{EvalCtx, Fact, InferCtx, InferSubgraph, Operator, Schema, need_outputs};
 use crate::{DType, Dim, Error, Graph, OpNode, Result, Tensor, TensorType, Value, ValueType};
 
 /// `If`.
@@ -100,26 +100,35 @@ fn varying(fact: &Fact) -> Fact {
     fact.ty.clone().into()
 }
 
+/// The types of the loop-carried values after any number of iterations, given those before the first, and what an
+/// iteration makes of them.
+fn settled(
+    body: &Graph,
+    mut carried: Vec<Fact>,
+    infer: &InferSubgraph<'_>,
+) -> Result<(Vec<Fact>, Vec<Fact>)> {
+    let single = |d, i| Fact::from(ValueType::tensor(d, single(body, i)));
+    // the carried types widen until an iteration leaves them as they are
+    loop {
+        let given = [vec![single(DType::I64, 0), single(DType::Bool, 1)], carried.clone()].concat();
+        let made = infer(body, &given)?;
+        let next: Vec<Fact> =
+            carried.iter().zip(&made[1..]).map(|(a, b)| join(&a.ty, &b.ty).into()).collect();
+        if next == carried {
+            return Ok((carried, made));
+        }
+        carried = next;
+    }
+}
+
 impl Operator for Loop {
     fn schema(&self) -> Schema {
         Schema { name: "Loop", domain: "", since: SINCE, inputs: (2, usize::MAX), outputs: (1, usize::MAX) }
     }
     fn infer(&self, cx: &InferCtx<'_>) -> Result<Vec<Fact>> {
         let (body, states) = body(cx.node, cx.inputs.len(), cx.n_outputs)?;
-        let mut carried: Vec<Fact> =
-            (2..2 + states).map(|i| Ok(varying(cx.fact(i)?))).collect::<Result<_>>()?;
-        let single = |d, i| Fact::from(ValueType::tensor(d, single(body, i)));
-        // the carried types widen until an iteration leaves them as they are
-        let made = loop {
-            let given = [vec![single(DType::I64, 0), single(DType::Bool, 1)], carried.clone()].concat();
-            let made = (cx.subgraph)(body, &given)?;
-            let next: Vec<Fact> =
-                carried.iter().zip(&made[1..]).map(|(a, b)| join(&a.ty, &b.ty).into()).collect();
-            if next == carried {
-                break made;
-            }
-            carried = next;
-        };
+        let carried = (2..2 + states).map(|i| Ok(varying(cx.fact(i)?))).collect::<Result<_>>()?;
+        let (carried, made) = settled(body, carried, cx.subgraph)?;
         let endless = |f: Option<&Tensor>| f.is_some_and(|t| truth(t).unwrap_or(false));
         let runs_through = endless(made[0].value.as_ref()) && (!cx.has(1) || endless(cx.value(1)));
         let trips = match cx.dims(0).filter(|_| runs_through) {
@@ -163,8 +172,16 @@ impl Operator for Loop {
             scans.iter_mut().zip(made).for_each(|(scan, value)| scan.push(value));
             i += 1;
         }
+        let types = match i == 0 && !scans.is_empty() {
+            // what the body would refuse, nothing runs: the declared types are left
+            true => settled(body, carried.iter().map(|v| v.value_type().into()).collect(), cx.infer)
+                .map_or(vec![], |(_, made)| made),
+            false => vec![],
+        };
         for (k, scan) in scans.into_iter().enumerate() {
-            carried.push(stack(&scan, 0, || empty(body, 1 + states + k))?.into());
+            let output = 1 + states + k;
+            let inferred = types.get(output).map_or(ValueType::Unknown, |f| f.ty.clone());
+            carried.push(stack(&scan, 0, || empty(body, output, inferred))?.into());
         }
         Ok(carried)
     }
@@ -188,11 +205,14 @@ pub(super) fn stack(parts: &[Value], axis: usize, empty: impl FnOnce() -> Result
     movement::concat(&parts.iter().collect::<Vec<_>>(), axis)
 }
 
-/// The stack of no iterations of a body's output: extents that are not declared are 0.
-fn empty(body: &Graph, output: usize) -> Result<Tensor> {
+/// The stack of no iterations of a body's output, of which inference knows this: as in ONNX Runtime it has the rank of
+/// the output behind the axis of iterations, and extents that are not known are 0.
+fn empty(body: &Graph, output: usize, inferred: ValueType) -> Result<Tensor> {
     let output = &body.outputs[output];
-    let known = output.info.ty.as_tensor().or_else(|| body.ty(output.value).as_tensor());
-    let Some(t) = known.filter(|t| t.dtype != DType::Undefined) else {
+    let known = [&output.info.ty, body.ty(output.value)]
+        .into_iter()
+        .fold(inferred, |known, declared| known.merge(declared).unwrap_or(known));
+    let Some(t) = known.as_tensor().filter(|t| t.dtype != DType::Undefined) else {
         let name = &output.info.name;
         return Err(Error::unsupported(format!(
             "a loop of no iterations with output `{name}` of unknown type"

@@ -2,6 +2,7 @@
 //! operator's own code walks over the bodies.
 use super::Profile;
 use crate::segment::{Segment, Shared};
+use fcc_ir::infer::infer_body;
 use fcc_ir::interp::{call_target, eval_checked};
 use fcc_ir::op::{EvalCtx, Fact};
 use fcc_ir::schema::check;
@@ -93,5 +94,6 @@ pub(super) fn eval(
     let fact = |v: &Value| Fact::from(v.value_type());
     let facts: Vec<Option<Fact>> = inputs.iter().map(|v| v.as_ref().map(fact)).collect();
     check(op, &facts, wanted.len())?;
-    eval_checked(operator, &EvalCtx { node: op, inputs, wanted, subgraph: &subgraph })
+    let infer = |g: &Graph, given: &[Fact]| infer_body(g, &[], given, &|i| capture(i).ok());
+    eval_checked(operator, &EvalCtx { node: op, inputs, wanted, subgraph: &subgraph, infer: &infer })
 }

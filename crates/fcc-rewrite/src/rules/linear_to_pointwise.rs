@@ -1,11 +1,11 @@
 //! Gemm and MatMul as a 1x1 Conv.
 use super::layout::inverse;
 use crate::builder::{Builder, Extent};
-use crate::context::Cx;
+use crate::context::{Cx, dims_text};
 use crate::linear::{Linear, linear};
 use crate::registry::CANCEL_LAYOUTS;
 use crate::rule::{Declined, Match, Rule, Traits, rule_type};
-use fcc_ir::{NodeId, ValueId};
+use fcc_ir::{Dim, NodeId, ValueId};
 
 rule_type! {
     /// `Gemm(x[N,K], w[K,M], b[M]) => Flatten(Conv[1x1](x as [N,K,1,1], w^T as [M,K,1,1], b))`
@@ -15,7 +15,8 @@ rule_type! {
     /// - `[N,K]` becomes an image of one pixel, `[N,K,1,1]`.
     /// - In `MatMul(x[B,T,K], w[K,M])`, as transformers have it, the tokens become the spatial axis:
     ///   `Transpose(Conv[1](Transpose(x), w^T as [M,K,1]))`. With two or three axes of tokens the Conv has two or
-    ///   three spatial axes. No extent but K and M must be known.
+    ///   three spatial axes. No extent but K and M must be known. ONNX has no Conv of an image without pixels, while a
+    ///   product may have no tokens: where their number is open, the rewritten layer refuses a run with none.
     /// - `MatMul(w[M,K], x[B,K,T])`, the weight on the left, is a Conv as it stands.
     /// - An `Add` of a constant bias goes into the Conv.
     ///
@@ -44,7 +45,8 @@ rule_type! {
     /// - the weight is not constant, can be overridden by callers, or is dequantised at run time;
     /// - the weight is a batch of matrices;
     /// - ONNX Runtime runs the layer and would not run the Conv: it has none of `double`;
-    /// - the input's rank is unknown or above 5.
+    /// - the input's rank is unknown or above 5;
+    /// - there are no tokens: an axis that would become spatial is known to have the extent 0.
     pub(crate) struct LinearToPointwiseConv = "linear-to-pointwise-conv";
 }
 
@@ -68,6 +70,11 @@ impl Rule for LinearToPointwiseConv {
         if !(1..=5).contains(&linear.x_rank) {
             return Err(Declined::new("rank of x", linear.x_rank, "1 to 5"));
         }
+        let shape = cx.need_shape(linear.x)?;
+        if token_axes(&linear).iter().any(|&i| shape.get(i) == Some(&Dim::Known(0))) {
+            let need = "at least 1 along each axis that becomes spatial";
+            return Err(Declined::new("shape of x", dims_text(shape), need));
+        }
         Ok(Match { replaces: linear.out, sources: linear.sources(linear.x), growth_bytes: 0, plan: linear })
     }
     fn action(&self, linear: Linear, b: &mut Builder<'_>) -> Result<ValueId, Declined> {
@@ -81,12 +88,20 @@ impl Rule for LinearToPointwiseConv {
     }
 }
 
-/// Spatial axes of the Conv: vectors and rows become images of one pixel, else the tokens' axes.
+/// The axes of x that become spatial in the Conv: none of vectors and rows, which become images of one pixel.
+fn token_axes(linear: &Linear) -> Vec<usize> {
+    match (linear.weight_is_left, linear.x_rank) {
+        (true, 2) => vec![1],
+        (false, 1 | 2) => vec![],
+        (left, rank) => feature_to_axis_1(rank, if left { rank - 2 } else { rank - 1 }).split_off(2),
+    }
+}
+
+/// Number of spatial axes of the Conv.
 fn spatial_axes(linear: &Linear) -> usize {
     match (linear.weight_is_left, linear.x_rank) {
-        (true, 2) => 1,
         (false, 1 | 2) => 2,
-        (_, rank) => rank - 2,
+        _ => token_axes(linear).len(),
     }
 }
 

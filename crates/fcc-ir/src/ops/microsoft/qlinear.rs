@@ -166,7 +166,7 @@ impl Operator for QLinear {
             let values = convert::to_f64s(t)?.iter().map(|v| (v - z) as f32 * s).collect::<Vec<f32>>();
             inputs.push(Some(Tensor::new(t.shape(), values)?.into()));
         }
-        let inner = EvalCtx { node: &node, inputs: &inputs, wanted: cx.wanted, subgraph: cx.subgraph };
+        let inner = EvalCtx { node: &node, inputs: &inputs, ..*cx };
         let y = self.inner.1.eval(&inner)?;
         let y = y.first().ok_or_else(|| Error::invalid("no output"))?.as_tensor()?;
         let dtype = cx.tensor(slots[0][0])?.dtype();
