@@ -2,7 +2,7 @@
 //!
 //! [`RunLimits::within`] puts limits in force for all that a closure does on this thread: the interpreter, compiled
 //! models, compiling, tuning, rewriting, verification. Those ask [`check`] between steps and in loops, and end with
-//! [`Error::Stopped`](crate::Error::Stopped). Nothing that was stopped is kept: the same model runs again afterwards.
+//! [`Error::Stopped`]. Nothing that was stopped is kept: the same model runs again afterwards.
 //!
 //! ```
 //! use fcc_ir::{CancelToken, RunLimits, limits};

@@ -235,7 +235,7 @@ main (float[2,6] x, float[1,1] a, int64[3] shape, int64 m) => (z, s, t, u) {{
     };
     for declared in ["[]", "[A,B,C]"] {
         let m = model(&source(declared));
-        let shape = Tensor::from_i64s(&[3, 2, 2]);
+        let shape = Tensor::from_i64s([3, 2, 2]);
         for trips in [0i64, 2] {
             let inputs = given([
                 ("x", reals(&[2, 6])),
