@@ -10,7 +10,7 @@ use fcc_ir::infer::infer;
 use fcc_ir::limits;
 use fcc_ir::op::Fact;
 use fcc_ir::{At, Effects, Error, Function, Graph, Model, NodeId, NodeKind, Result, Slot, ValueId, verify};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// When a hook is called.
@@ -406,7 +406,9 @@ fn drop_unused_captures(graph: &mut Graph, owner: NodeId) {
     if used.len() == captured.len() {
         return;
     }
-    let index = |i: &u32| u32::try_from(used.range(..i).count()).unwrap_or(u32::MAX);
+    let new: HashMap<u32, u32> = used.iter().copied().zip(0..).collect();
+    // what is not used has no place
+    let index = |i: &u32| new.get(i).copied().unwrap_or(u32::MAX);
     if let Some(op) = graph.node_mut(owner).op_mut() {
         for sub in op.attrs.graphs_mut() {
             for id in sub.nodes() {
