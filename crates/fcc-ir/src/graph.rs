@@ -582,8 +582,10 @@ impl Graph {
         if self.names.contains_key(name) {
             return Err(Error::mismatch("value name", format!("`{name}` twice"), "unique names"));
         }
-        let old =
-            std::mem::replace(&mut self.slot_mut(value.node).outputs[value.output as usize].name, name.into());
+        let old = std::mem::replace(
+            &mut self.slot_mut(value.node).outputs[value.output as usize].name,
+            name.into(),
+        );
         self.names.remove(&old);
         self.names.insert(name.into(), value);
         Ok(())
@@ -611,7 +613,9 @@ impl Graph {
         numbered(free)
     }
     fn has_name(&self, name: &str) -> bool {
-        let inside = |id: &NodeId| self.get(*id).and_then(Node::op).is_some_and(|op| op.attrs.graphs().any(|g| g.has_name(name)));
+        let inside = |id: &NodeId| {
+            self.get(*id).and_then(Node::op).is_some_and(|op| op.attrs.graphs().any(|g| g.has_name(name)))
+        };
         self.names.contains_key(name) || self.lent.iter().chain(&self.owners).any(inside)
     }
     fn no_longer_feeds(&mut self, from: ValueId, to: NodeId, slot: Slot) {

@@ -128,3 +128,13 @@ fn damaged_archives_never_panic() {
         "{error}"
     );
 }
+
+#[test]
+fn text_that_padding_makes_out_of_all_proportion_is_not_written() {
+    // NumPy pads each text to the longest: 3 GiB
+    let mut texts = vec![String::new(); 1 << 10];
+    texts.push("x".repeat(3 << 18));
+    let tensor = Tensor::from_strings(vec![texts.len()], texts).unwrap();
+    let said = to_npy_bytes(&tensor).unwrap_err().to_string();
+    assert!(said.contains("1025 texts padded to 786432 characters"), "{said}");
+}

@@ -229,4 +229,6 @@ fn kind_text(kind: AttrKind) -> &'static str {
 }
 
 #[cfg(test)]
+mod nothing;
+#[cfg(test)]
 mod tests;
