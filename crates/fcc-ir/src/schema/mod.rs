@@ -229,6 +229,4 @@ fn kind_text(kind: AttrKind) -> &'static str {
 }
 
 #[cfg(test)]
-mod nothing;
-#[cfg(test)]
 mod tests;
