@@ -44,7 +44,7 @@ pub fn write(case: &Case, path: &Path) -> Result<(), String> {
     put(&inputs_of(path), text(held.encode_to_vec())?.as_bytes())
 }
 
-/// Reads what [`write`] wrote; a model without a file of inputs takes none.
+/// Reads what [`write()`] wrote; a model without a file of inputs takes none.
 ///
 /// # Errors
 /// What cannot be read, with the reason.

@@ -1,7 +1,7 @@
 //! Graphs that are valid by construction, for testing fcc: generation, comparison of the engines, shrinking.
 //!
 //! A [`case`] is its number. Every value is computed as the graph grows, so that what is added next fits what is
-//! there; [`ops::TABLE`] says for each operator which inputs and attributes it takes. [`check()`] holds a case against
+//! there; a row of a table in `ops` says for each operator which inputs and attributes it takes. [`check()`] holds a case against
 //! every promise of fcc: both round trips, inference, the interpreter as a whole and node by node, the code generator
 //! at each instruction set of the machine, each rewrite. [`shrink()`] makes a failing case small.
 #![forbid(unsafe_code)]
