@@ -1,4 +1,4 @@
-//! The graph: nodes are inputs, constants and operators; each knows what feeds its slots and what its outputs feed.
+//! The graph: nodes are inputs, constants and operators; edges carry which output feeds which slot.
 mod effects;
 mod listed;
 mod names;
@@ -11,6 +11,9 @@ pub use names::{Names, Owner};
 use crate::attr::{Attrs, ConstSparse, ConstTensor};
 use crate::{Error, Op, Result, Tensor, ValueInfo, ValueType};
 use bytes::Bytes;
+use petgraph::Direction::{Incoming, Outgoing};
+use petgraph::stable_graph::{EdgeReference, NodeIndex, StableDiGraph};
+use petgraph::visit::EdgeRef;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +23,7 @@ pub type Opsets = BTreeMap<String, i64>;
 
 /// A node of a [`Graph`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(u32);
+pub struct NodeId(NodeIndex);
 
 /// One output of a node: the unit of data flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +41,12 @@ pub enum Slot {
     Input(u32),
     /// The value that the operator's subgraphs see as their capture of this index.
     Capture(u32),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Edge {
+    from_output: u32,
+    to: Slot,
 }
 
 /// An output of a node.
@@ -122,20 +131,8 @@ pub struct Node {
     /// What it is.
     pub kind: NodeKind,
     outputs: Vec<Output>,
-    /// What feeds each slot.
-    feeds: BTreeMap<Slot, ValueId>,
-    /// What each output feeds.
-    users: Vec<BTreeSet<User>>,
-    /// Place in the file; nodes that a rule makes take the rank of what they replace. It never changes.
+    /// Place in the file; nodes that a rule makes take the rank of what they replace.
     rank: u64,
-}
-
-/// A use of a value, in the order of the users' places in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct User {
-    rank: u64,
-    node: NodeId,
-    slot: Slot,
 }
 
 impl Node {
@@ -206,15 +203,12 @@ pub struct NewNode<'a> {
 /// A dataflow graph: a model's main graph, a subgraph of `If`/`Loop`/`Scan`, or a function's body.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
-    /// By id; `None` where a node was removed.
-    nodes: Vec<Option<Node>>,
-    /// The ids of removed nodes, for new ones.
-    free: Vec<NodeId>,
+    g: StableDiGraph<Node, Edge>,
     names: HashMap<String, ValueId>,
-    /// The operators that hold graphs, but for what happened to the one in `lent`.
+    /// How many slots each value feeds.
+    fed: HashMap<ValueId, usize>,
+    /// The operators that may hold graphs: all that were added with one, and all that were lent to be changed.
     owners: BTreeSet<NodeId>,
-    /// The operator that was lent to be changed last: it may hold graphs.
-    lent: Option<NodeId>,
     /// Name.
     pub name: String,
     /// `doc_string`.
@@ -241,6 +235,11 @@ pub struct Graph {
     next_rank: u64,
 }
 
+/// The value that an edge carries.
+fn feeder(edge: &EdgeReference<'_, Edge>) -> ValueId {
+    ValueId { node: NodeId(edge.source()), output: edge.weight().from_output }
+}
+
 /// Distance between the ranks of nodes read from a file.
 const RANK_STEP: u64 = 1 << 20;
 
@@ -254,31 +253,18 @@ impl Graph {
 
     /// A node. Ids stay valid until the node is removed; panics on a removed one.
     pub fn node(&self, id: NodeId) -> &Node {
-        self.get(id).expect("the node was removed")
-    }
-    fn get(&self, id: NodeId) -> Option<&Node> {
-        self.nodes.get(id.0 as usize)?.as_ref()
+        &self.g[id.0]
     }
     /// A node to change.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        self.settle_owner();
-        self.lent = Some(id);
-        self.slot_mut(id)
-    }
-    fn slot_mut(&mut self, id: NodeId) -> &mut Node {
-        self.nodes[id.0 as usize].as_mut().expect("the node was removed")
-    }
-    /// Notes whether the node that was lent holds graphs now.
-    fn settle_owner(&mut self) {
-        let Some(id) = self.lent.take() else { return };
-        match self.get(id).and_then(Node::op).is_some_and(|op| op.attrs.graphs().next().is_some()) {
-            true => self.owners.insert(id),
-            false => self.owners.remove(&id),
-        };
+        if self.g[id.0].op().is_some() {
+            self.owners.insert(id);
+        }
+        &mut self.g[id.0]
     }
     /// Whether the node is still in the graph.
     pub fn contains(&self, id: NodeId) -> bool {
-        self.get(id).is_some()
+        self.g.contains_node(id.0)
     }
     /// The operator of a node, if it is one.
     pub fn op(&self, id: NodeId) -> Option<&OpNode> {
@@ -286,17 +272,13 @@ impl Graph {
     }
     /// Number of nodes of all kinds.
     pub fn node_count(&self) -> usize {
-        self.nodes.len() - self.free.len()
-    }
-    /// All nodes with their ids, in no order that means anything.
-    fn all(&self) -> impl Iterator<Item = (NodeId, &Node)> {
-        (0u32..).map(NodeId).zip(&self.nodes).filter_map(|(id, node)| Some((id, node.as_ref()?)))
+        self.g.node_count()
     }
     /// All nodes by place in the file (not a topological order).
     pub fn nodes(&self) -> Vec<NodeId> {
-        let mut ids: Vec<(u64, NodeId)> = self.all().map(|(id, node)| (node.rank, id)).collect();
-        ids.sort_unstable();
-        ids.into_iter().map(|(_, id)| id).collect()
+        let mut ids: Vec<NodeId> = self.g.node_indices().map(NodeId).collect();
+        ids.sort_by_key(|id| (self.node(*id).rank, *id));
+        ids
     }
     /// All operators so that producers come first; ties by place in the file. Errors on a cycle.
     pub fn ops(&self) -> Result<Vec<NodeId>> {
@@ -307,38 +289,41 @@ impl Graph {
     /// All nodes so that producers come first; ties by place in the file. Errors on a cycle.
     pub fn topological(&self) -> Result<Vec<NodeId>> {
         // what has no producers comes first: it must not delay an operator behind others of higher rank
-        let key = |id: NodeId, node: &Node| Reverse((node.op().is_some(), node.rank, id));
-        let mut waiting: HashMap<NodeId, usize> = HashMap::with_capacity(self.node_count());
+        let key = |ix: NodeIndex| Reverse((self.g[ix].op().is_some(), self.g[ix].rank, ix));
+        let mut waiting: HashMap<NodeIndex, usize> = HashMap::with_capacity(self.g.node_count());
         let mut ready = BinaryHeap::new();
-        for (id, node) in self.all() {
-            match node.feeds.len() {
-                0 => ready.push(key(id, node)),
+        for ix in self.g.node_indices() {
+            match self.g.edges_directed(ix, Incoming).count() {
+                0 => ready.push(key(ix)),
                 n => {
-                    waiting.insert(id, n);
+                    waiting.insert(ix, n);
                 }
             }
         }
-        let mut order = Vec::with_capacity(self.node_count());
-        while let Some(Reverse((_, _, id))) = ready.pop() {
-            order.push(id);
-            for user in self.node(id).users.iter().flatten() {
-                if let Some(n) = waiting.get_mut(&user.node) {
+        let mut order = Vec::with_capacity(self.g.node_count());
+        while let Some(Reverse((_, _, ix))) = ready.pop() {
+            order.push(NodeId(ix));
+            for e in self.g.edges_directed(ix, Outgoing) {
+                if let Some(n) = waiting.get_mut(&e.target()) {
                     *n -= 1;
                     if *n == 0 {
-                        ready.push(key(user.node, self.node(user.node)));
+                        ready.push(key(e.target()));
                     }
                 }
             }
         }
-        if order.len() == self.node_count() {
+        if order.len() == self.g.node_count() {
             return Ok(order);
         }
-        let stuck = waiting.iter().filter(|(_, n)| **n > 0).map(|(id, _)| *id).min();
+        let stuck = waiting.iter().filter(|(_, n)| **n > 0).map(|(ix, _)| NodeId(*ix)).min();
         Err(Error::invalid(format!("cycle through {}", stuck.map_or_else(String::new, |id| self.place(id)))))
     }
     /// What feeds a slot.
     pub fn slot(&self, id: NodeId, slot: Slot) -> Option<ValueId> {
-        self.node(id).feeds.get(&slot).copied()
+        self.g
+            .edges_directed(id.0, Incoming)
+            .find(|e| e.weight().to == slot)
+            .map(|e| ValueId { node: NodeId(e.source()), output: e.weight().from_output })
     }
     /// What feeds the input of this index.
     pub fn input(&self, id: NodeId, index: usize) -> Option<ValueId> {
@@ -348,35 +333,50 @@ impl Graph {
     pub fn inputs_of(&self, id: NodeId) -> Vec<Option<ValueId>> {
         let n = self.op(id).map_or(0, |op| op.n_inputs as usize);
         let mut inputs = vec![None; n];
-        for (slot, value) in &self.node(id).feeds {
-            if let Slot::Input(i) = slot
-                && let Some(input) = inputs.get_mut(*i as usize)
+        for e in self.g.edges_directed(id.0, Incoming) {
+            if let Slot::Input(i) = e.weight().to
+                && let Some(slot) = inputs.get_mut(i as usize)
             {
-                *input = Some(*value);
+                *slot = Some(ValueId { node: NodeId(e.source()), output: e.weight().from_output });
             }
         }
         inputs
     }
-    fn captures(&self, id: NodeId) -> impl Iterator<Item = (u32, ValueId)> {
-        self.node(id).feeds.range(Slot::Capture(0)..).filter_map(|(slot, value)| match slot {
-            Slot::Capture(i) => Some((*i, *value)),
-            Slot::Input(_) => None,
-        })
-    }
     /// The values that the node's subgraphs capture, by capture index.
     pub fn captures_of(&self, id: NodeId) -> Vec<ValueId> {
-        self.captures(id).map(|(_, value)| value).collect()
+        let mut captures: Vec<(u32, ValueId)> = self
+            .g
+            .edges_directed(id.0, Incoming)
+            .filter_map(|e| match e.weight().to {
+                Slot::Capture(i) => {
+                    Some((i, ValueId { node: NodeId(e.source()), output: e.weight().from_output }))
+                }
+                Slot::Input(_) => None,
+            })
+            .collect();
+        captures.sort();
+        captures.into_iter().map(|(_, v)| v).collect()
     }
     /// The capture indices of the node's subgraphs, ascending.
     pub fn capture_slots(&self, id: NodeId) -> Vec<u32> {
-        self.captures(id).map(|(i, _)| i).collect()
-    }
-    fn users_of(&self, value: ValueId) -> Option<&BTreeSet<User>> {
-        self.get(value.node)?.users.get(value.output as usize)
+        let slots = self.g.edges_directed(id.0, Incoming).filter_map(|e| match e.weight().to {
+            Slot::Capture(i) => Some(i),
+            Slot::Input(_) => None,
+        });
+        let mut slots: Vec<u32> = slots.collect();
+        slots.sort_unstable();
+        slots
     }
     /// Every use of a value by a node, in place order; uses as a graph output are not among them.
-    pub fn users(&self, value: ValueId) -> impl Iterator<Item = (NodeId, Slot)> {
-        self.users_of(value).into_iter().flatten().map(|user| (user.node, user.slot))
+    pub fn users(&self, value: ValueId) -> Vec<(NodeId, Slot)> {
+        let mut users: Vec<(NodeId, Slot)> = self
+            .g
+            .edges_directed(value.node.0, Outgoing)
+            .filter(|e| e.weight().from_output == value.output)
+            .map(|e| (NodeId(e.target()), e.weight().to))
+            .collect();
+        users.sort_by_key(|(id, slot)| (self.node(*id).rank, *id, *slot));
+        users
     }
     /// Whether the value is an output of the graph.
     pub fn is_output(&self, value: ValueId) -> bool {
@@ -384,7 +384,7 @@ impl Graph {
     }
     /// Number of uses: by nodes, and as an output of the graph.
     pub fn use_count(&self, value: ValueId) -> usize {
-        self.users_of(value).map_or(0, BTreeSet::len) + self.outputs.count(value)
+        self.fed.get(&value).copied().unwrap_or(0) + self.outputs.count(value)
     }
     /// The output that a value is.
     pub fn output(&self, value: ValueId) -> &Output {
@@ -453,32 +453,16 @@ impl Graph {
             self.next_rank += RANK_STEP;
             self.next_rank
         });
-        let node = Node {
-            name,
-            doc: String::new(),
-            metadata: vec![],
-            extra: Bytes::new(),
-            kind,
-            feeds: BTreeMap::new(),
-            users: vec![BTreeSet::new(); outputs.len()],
-            outputs,
-            rank,
-        };
+        let node =
+            Node { name, doc: String::new(), metadata: vec![], extra: Bytes::new(), kind, outputs, rank };
         let owner = node.op().is_some_and(|op| op.attrs.graphs().next().is_some());
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.nodes[id.0 as usize] = Some(node);
-                id
-            }
-            None => {
-                let id = u32::try_from(self.nodes.len()).map_err(|_| Error::invalid("too many nodes"))?;
-                self.nodes.push(Some(node));
-                NodeId(id)
-            }
-        };
+        let id = NodeId(self.g.add_node(node));
+        // an id may be that of a removed node
         if owner {
-            self.owners.insert(id);
-        }
+            self.owners.insert(id)
+        } else {
+            self.owners.remove(&id)
+        };
         for i in 0..self.node(id).outputs.len() {
             let name = self.node(id).outputs[i].name.clone();
             if !name.is_empty() {
@@ -556,14 +540,15 @@ impl Graph {
     }
     /// Feeds a slot that nothing fed yet, which the caller vouches for: a node of a million inputs is read in one go.
     pub fn connect_new(&mut self, from: ValueId, to: NodeId, slot: Slot) {
-        let user = User { rank: self.node(to).rank, node: to, slot };
-        self.slot_mut(from.node).users[from.output as usize].insert(user);
-        self.slot_mut(to).feeds.insert(slot, from);
+        *self.fed.entry(from).or_insert(0) += 1;
+        self.g.add_edge(from.node.0, to.0, Edge { from_output: from.output, to: slot });
     }
     /// Leaves a slot empty.
     pub fn disconnect(&mut self, to: NodeId, slot: Slot) {
-        if let Some(from) = self.slot_mut(to).feeds.remove(&slot) {
-            self.no_longer_feeds(from, to, slot);
+        let old = self.g.edges_directed(to.0, Incoming).find(|e| e.weight().to == slot);
+        if let Some((edge, from)) = old.map(|e| (e.id(), feeder(&e))) {
+            self.no_longer_feeds(from);
+            self.g.remove_edge(edge);
         }
     }
     /// Makes a value an output of the graph.
@@ -572,7 +557,7 @@ impl Graph {
     }
     /// Sets a value's type.
     pub fn set_ty(&mut self, value: ValueId, ty: ValueType) {
-        self.slot_mut(value.node).outputs[value.output as usize].ty = ty;
+        self.g[value.node.0].outputs[value.output as usize].ty = ty;
     }
     /// Renames a value. Errors if the name is taken.
     pub fn rename(&mut self, value: ValueId, name: &str) -> Result<()> {
@@ -582,10 +567,8 @@ impl Graph {
         if self.names.contains_key(name) {
             return Err(Error::mismatch("value name", format!("`{name}` twice"), "unique names"));
         }
-        let old = std::mem::replace(
-            &mut self.slot_mut(value.node).outputs[value.output as usize].name,
-            name.into(),
-        );
+        let old =
+            std::mem::replace(&mut self.g[value.node.0].outputs[value.output as usize].name, name.into());
         self.names.remove(&old);
         self.names.insert(name.into(), value);
         Ok(())
@@ -613,14 +596,16 @@ impl Graph {
         numbered(free)
     }
     fn has_name(&self, name: &str) -> bool {
-        let inside = |id: &NodeId| {
-            self.get(*id).and_then(Node::op).is_some_and(|op| op.attrs.graphs().any(|g| g.has_name(name)))
-        };
-        self.names.contains_key(name) || self.lent.iter().chain(&self.owners).any(inside)
+        let inside = |id: &NodeId| self.op(*id).is_some_and(|op| op.attrs.graphs().any(|g| g.has_name(name)));
+        self.names.contains_key(name) || self.owners.iter().any(inside)
     }
-    fn no_longer_feeds(&mut self, from: ValueId, to: NodeId, slot: Slot) {
-        let user = User { rank: self.node(to).rank, node: to, slot };
-        self.slot_mut(from.node).users[from.output as usize].remove(&user);
+    fn no_longer_feeds(&mut self, value: ValueId) {
+        if let Some(n) = self.fed.get_mut(&value) {
+            *n -= 1;
+            if *n == 0 {
+                self.fed.remove(&value);
+            }
+        }
     }
     /// All value names of this graph.
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -650,7 +635,7 @@ impl Graph {
             self.rename(old, &parked)?;
             self.rename(new, &name)?;
         }
-        for (user, slot) in self.users(old).collect::<Vec<_>>() {
+        for (user, slot) in self.users(old) {
             self.connect(new, user, slot);
         }
         self.outputs.replace(old, new);
@@ -658,7 +643,7 @@ impl Graph {
     }
     /// Removes a node that nothing uses. Errors if something does.
     pub fn remove(&mut self, id: NodeId) -> Result<()> {
-        let used = self.node(id).users.iter().any(|users| !users.is_empty())
+        let used = self.g.edges_directed(id.0, Outgoing).next().is_some()
             || self.values_of(id).any(|v| self.is_output(v))
             || self.inputs.count(id) > 0;
         if used {
@@ -667,18 +652,14 @@ impl Graph {
         self.discard(id);
         Ok(())
     }
-    /// Takes a node out. What it feeds, which only a sweep leaves, goes with it.
     fn discard(&mut self, id: NodeId) {
-        for (slot, from) in std::mem::take(&mut self.slot_mut(id).feeds) {
-            self.no_longer_feeds(from, id, slot);
+        let fed: Vec<ValueId> = self.g.edges_directed(id.0, Incoming).map(|e| feeder(&e)).collect();
+        fed.into_iter().for_each(|v| self.no_longer_feeds(v));
+        for output in 0..self.node(id).outputs.len() as u32 {
+            self.fed.remove(&ValueId { node: id, output });
         }
-        for user in std::mem::take(&mut self.slot_mut(id).users).into_iter().flatten() {
-            self.slot_mut(user.node).feeds.remove(&user.slot);
-        }
-        self.settle_owner();
         self.owners.remove(&id);
-        if let Some(node) = self.nodes[id.0 as usize].take() {
-            self.free.push(id);
+        if let Some(node) = self.g.remove_node(id.0) {
             for o in &node.outputs {
                 self.names.remove(&o.name);
             }
@@ -693,7 +674,7 @@ impl Graph {
         work.extend(self.nodes().into_iter().filter(|id| self.op(*id).is_some_and(&kept)));
         while let Some(id) = work.pop() {
             if live.insert(id) {
-                work.extend(self.node(id).feeds.values().map(|v| v.node));
+                work.extend(self.g.neighbors_directed(id.0, Incoming).map(NodeId));
             }
         }
         let dead: Vec<NodeId> = self.nodes().into_iter().filter(|id| !live.contains(id)).collect();

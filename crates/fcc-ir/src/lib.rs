@@ -1,4 +1,4 @@
-//! The IR of fcc: ONNX graphs, the operators, the reference interpreter.
+//! The IR of fcc: ONNX graphs over petgraph, the operators, the reference interpreter.
 //!
 //! - [`Model`] holds a [`Graph`] and functions; everything a file says is kept.
 //! - [`Graph`]: nodes are inputs, constants, captures and operators; edges say which output feeds which slot.

@@ -148,8 +148,8 @@ impl<'a> Cx<'a> {
         if self.graph.is_output(value) || self.graph.use_count(value) != 1 {
             return None;
         }
-        match self.graph.users(value).next() {
-            Some((node, Slot::Input(i))) => Some((node, i as usize)),
+        match self.graph.users(value).as_slice() {
+            [(node, Slot::Input(i))] => Some((*node, *i as usize)),
             _ => None,
         }
     }

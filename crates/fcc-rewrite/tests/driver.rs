@@ -1,8 +1,9 @@
 //! The driver: order, limits, hooks, bisection, the report.
 mod common;
-use common::{Net, count, parse, rewrite, rewrite_with};
-use fcc_ir::Model;
+use common::{Net, assert_same, count, parse, rewrite, rewrite_with};
 use fcc_ir::attr::Attrs;
+use fcc_ir::interp::Values;
+use fcc_ir::{Model, Tensor};
 use fcc_rewrite::{Moment, Options, Outcome, Registry, Report, passes};
 
 fn two_layers() -> Model {
@@ -321,4 +322,30 @@ fn what_onnx_runtime_runs_it_runs_after_the_rewrite() {
     assert_eq!((ops.as_str(), why), ("Conv", wanted("Add of float in opset 6")));
     assert!(reason(&conv("", 6), "conv-to-toeplitz-gemm").0.contains("MatMul"));
     assert!(reason(&conv(", b", 7), "conv-to-toeplitz-gemm").0.contains("Gemm"));
+}
+
+#[test]
+fn a_body_that_captures_two_values_which_become_one_is_kept() {
+    let model = parse(
+        r#"<ir_version: 8, opset_import: ["" : 17]>
+        main (bool c, float[2] x) => (y) {
+            a = Relu(x)
+            b = Identity(a)
+            y = If(c) <
+                then_branch = t () => (float[2] p) { p = Add(a, b) },
+                else_branch = e () => (float[2] q) { n = Neg(b)  q = Add(n, a) }
+            >
+        }"#,
+    );
+    let (rewritten, report) = rewrite(&model, &["clean-up", "clean-up"]);
+    assert_eq!(count(&rewritten, "Identity"), 0, "{report}");
+    let text = fcc_ir::text::print(&rewritten, &fcc_ir::text::PrintOptions::whole());
+    let again = parse(&text);
+    for c in [true, false] {
+        let x = Tensor::new([2], vec![-1f32, 3.0]).unwrap();
+        let c = Tensor::from_bools([], [c]).unwrap();
+        let inputs = Values::from([("c".to_string(), c.into()), ("x".to_string(), x.into())]);
+        assert_same(&model, &rewritten, &inputs);
+        assert_same(&model, &again, &inputs);
+    }
 }

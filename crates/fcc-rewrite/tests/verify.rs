@@ -140,7 +140,7 @@ impl Rule for Wrong {
         Some((cx.graph().input(node, 0)?, cx.graph().input(node, 1)?))
     }
     fn guard(&self, cx: &Cx<'_>, (x, w): Self::Found) -> Result<Match<Self::Plan>, Declined> {
-        let node = cx.graph().users(w).next().unwrap().0;
+        let node = cx.graph().users(w)[0].0;
         Ok(Match { replaces: cx.out(node), sources: vec![x], growth_bytes: 0, plan: (x, w) })
     }
     fn action(&self, (x, w): Self::Plan, b: &mut Builder<'_>) -> Result<ValueId, Declined> {

@@ -44,13 +44,15 @@ pub fn dims(shapes: &[&[Dim]]) -> Result<Vec<Dim>> {
     Ok(out)
 }
 
-/// Element strides that read an input of `shape` as if it had the shape `out` (0 along broadcast axes).
+/// Element strides that read an input of `shape` as if it had the shape `out` (0 along broadcast axes). Where `shape` has
+/// more axes, those in front have one element, as a scale `[1]` beside a scalar.
 pub fn strides(shape: &[usize], out: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; out.len()];
     let mut step = 1;
     for i in (0..shape.len()).rev() {
-        let o = out.len() - shape.len() + i;
-        if shape[i] != 1 {
+        if let Some(o) = (out.len() + i).checked_sub(shape.len())
+            && shape[i] != 1
+        {
             strides[o] = step;
         }
         step *= shape[i];
@@ -167,5 +169,12 @@ mod tests {
         let mut seen = vec![];
         for_each(&out, [&strides(&[2, 1], &out), &strides(&[3], &out)], |i| seen.push(i));
         assert_eq!(seen, [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]);
+    }
+
+    #[test]
+    fn axes_of_one_in_front_of_a_smaller_shape_are_read_as_none() {
+        assert_eq!(strides(&[1], &[]), Vec::<usize>::new());
+        assert_eq!(strides(&[1, 1, 3], &[2, 3]), [0, 1]);
+        assert_eq!(strides(&[2, 1], &[2, 3]), [1, 0]);
     }
 }

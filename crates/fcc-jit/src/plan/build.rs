@@ -205,9 +205,10 @@ fn rest_of(
         instead.push((*old, rest.add_constant(&name, tensor.clone())?));
     }
     for (old, new) in instead {
-        let later: Vec<_> = rest.users(old).filter(|(user, _)| made_later.contains(user)).collect();
-        for (user, slot) in later {
-            rest.connect(new, user, slot);
+        for (user, slot) in rest.users(old) {
+            if made_later.contains(&user) {
+                rest.connect(new, user, slot);
+            }
         }
     }
     // what may have effects ran before the cut

@@ -59,7 +59,7 @@ impl Rule for MergeDuplicates {
             return None;
         }
         // users come in the order of the file, so that the first of two stays
-        let others = cx.graph().users(first).take_while(|(user, _)| *user != node);
+        let others = cx.graph().users(first).into_iter().take_while(|(user, _)| *user != node);
         others
             .filter(|(user, slot)| *slot == Slot::Input(0) && same(cx, *user, node))
             .map(|(user, _)| (node, user))
