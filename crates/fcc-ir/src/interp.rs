@@ -5,7 +5,7 @@ use crate::infer::infer_body;
 use crate::limits;
 use crate::op::{EvalCtx, Fact, Operator};
 use crate::ops::movement::{Elems, new_elems_of};
-use crate::schema::{check, judge};
+use crate::schema::{check, check_results, judge};
 use crate::{
     At, DType, Error, Function, Graph, Model, NodeId, Op, OpNode, Result, RunLimits, Value, ValueId,
     ValueType,
@@ -167,7 +167,8 @@ pub fn eval_op(
 }
 
 /// Evaluates an operator within the limits that are in force: if one was reached on the way, that is the error, and what
-/// the operator made is not used.
+/// the operator made is not used. What a body made is held to the tables of operators, as inference does where it knows
+/// its types.
 pub fn eval_checked(operator: &dyn Operator, cx: &EvalCtx<'_>) -> Result<Vec<Value>> {
     limits::check_now()?;
     let made = operator.eval(cx);
@@ -176,7 +177,11 @@ pub fn eval_checked(operator: &dyn Operator, cx: &EvalCtx<'_>) -> Result<Vec<Val
         return made;
     }
     limits::check_now()?;
-    made
+    let made = made?;
+    if cx.node.attrs.graphs().next().is_some() {
+        check_results(cx.node, cx.inputs, &made)?;
+    }
+    Ok(made)
 }
 
 /// The outputs of a node if none of them has an element: no loop runs over the extents around a 0, which may be large.

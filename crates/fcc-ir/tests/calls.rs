@@ -167,3 +167,20 @@ fn of_two_versions_of_a_domain_the_last_counts() {
         assert_eq!(model.opset_imports.len(), 2);
     }
 }
+
+#[test]
+fn what_a_body_makes_is_held_to_the_operators_types() {
+    // 4-bit integers are no elements of a SequenceMap's sequences, bf16 no result of an If before opset 16
+    let map = "<ir_version: 10, opset_import: [\"\" : 21]> g (float[2] x) => (y) {
+        s = SequenceConstruct (x)
+        y = SequenceMap (s) <body = b (float[2] v) => (w) { w = Cast <to = 21> (v) }>
+    }";
+    assert!(refused(map, &[("x", floats(&[2]))]).contains("wanted sequences of"));
+    let branch = "<ir_version: 8, opset_import: [\"\" : 13]> g (bool c, float[2] x) => (y) {
+        y = If (c) <
+            then_branch = t () => (a) { a = Cast <to = 16> (x) },
+            else_branch = e () => (b) { b = Cast <to = 16> (x) }>
+    }";
+    let c = Tensor::from_bools([], [true]).unwrap();
+    assert!(refused(branch, &[("c", c.into()), ("x", floats(&[2]))]).contains("got bfloat16"));
+}

@@ -16,7 +16,7 @@ mod runtime;
 use crate::attr::AttrKind;
 use crate::graph::OpNode;
 use crate::op::{Fact, InferCtx, InferSubgraph, Operator};
-use crate::{DType, Error, Op, Result, ValueType};
+use crate::{DType, Error, Op, Result, Value, ValueType};
 use facts::{OpFacts, Param, Times};
 use std::sync::LazyLock;
 
@@ -112,6 +112,14 @@ fn check_attrs(node: &OpNode, facts: &OpFacts) -> Result<()> {
         Some(absent) => Err(Error::mismatch(format!("attribute `{}`", absent.name), "none", "a value")),
         None => Ok(()),
     }
+}
+
+/// Holds the values that a node made to the tables, for operators whose outputs' types follow from what a body computes.
+pub fn check_results(node: &OpNode, inputs: &[Option<Value>], made: &[Value]) -> Result<()> {
+    let Some(facts) = facts_of(node) else { return Ok(()) };
+    let fact = |v: &Value| Fact::from(v.value_type());
+    let inputs: Vec<Option<Fact>> = inputs.iter().map(|v| v.as_ref().map(fact)).collect();
+    check_made(facts, &inputs, &made.iter().map(fact).collect::<Vec<_>>())
 }
 
 /// Holds what inference found of the outputs to the tables.
