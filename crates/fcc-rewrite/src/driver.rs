@@ -10,7 +10,7 @@ use fcc_ir::infer::infer;
 use fcc_ir::limits;
 use fcc_ir::op::Fact;
 use fcc_ir::{At, Effects, Error, Function, Graph, Model, NodeId, NodeKind, Result, Slot, ValueId, verify};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// When a hook is called.
@@ -449,21 +449,23 @@ fn graph_labels(attrs: &fcc_ir::attr::Attrs) -> Vec<String> {
 }
 
 /// Gives the captures of a subgraph the names that the values have outside. Of several captures of one value (as where
-/// a node between two of them was removed) the first takes the name.
+/// a node between two of them was removed) one has the name.
 fn name_captures(sub: &mut Graph, captured: &[(String, Fact)]) -> Result<()> {
-    let mut first: BTreeMap<&str, usize> = BTreeMap::new();
-    for (i, (name, _)) in captured.iter().enumerate() {
-        first.entry(name).or_insert(i);
-    }
     for id in sub.nodes() {
         if let NodeKind::Capture(i) = sub.node(id).kind
             && let Some((name, _)) = captured.get(i as usize)
-            && first.get(name.as_str()) == Some(&(i as usize))
+            && !captures_as(sub, name, captured)
         {
             sub.rename(ValueId { node: id, output: 0 }, name)?;
         }
     }
     Ok(())
+}
+
+/// Whether a capture of the subgraph has this name, which its value has outside.
+fn captures_as(sub: &Graph, name: &str, captured: &[(String, Fact)]) -> bool {
+    let holder = sub.value(name).map(|v| &sub.node(v.node).kind);
+    matches!(holder, Some(NodeKind::Capture(i)) if captured.get(*i as usize).is_some_and(|(n, _)| n == name))
 }
 
 /// Nodes that no output needs: name and operator.

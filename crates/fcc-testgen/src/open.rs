@@ -2,7 +2,11 @@
 use crate::check::Failure;
 
 /// The law that fails, part of what is said, and what it is.
-pub const OPEN: &[(&str, &str, &str)] = &[];
+pub const OPEN: &[(&str, &str, &str)] = &[(
+    "jit baseline differs",
+    "`v70`: element 55 of 56: got inf, wanted -1677721600",
+    "number 3523: a quotient by what rounding may make 0; the comparison disturbs it and misses the 0",
+)];
 
 /// Whether a failure is one of those.
 pub fn is_open(failure: &Failure) -> bool {
