@@ -207,8 +207,10 @@ pub struct Graph {
     names: HashMap<String, ValueId>,
     /// How many slots each value feeds.
     fed: HashMap<ValueId, usize>,
-    /// The operators that may hold graphs: all that were added with one, and all that were lent to be changed.
+    /// The operators that hold graphs, but for what happened to the one in `lent`.
     owners: BTreeSet<NodeId>,
+    /// The node that was lent to be changed last: it may hold graphs by now.
+    lent: Option<NodeId>,
     /// Name.
     pub name: String,
     /// `doc_string`.
@@ -257,10 +259,18 @@ impl Graph {
     }
     /// A node to change.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        if self.g[id.0].op().is_some() {
-            self.owners.insert(id);
+        if let Some(lent) = self.lent.replace(id) {
+            self.note_owner(lent);
         }
         &mut self.g[id.0]
+    }
+    /// Notes whether the node holds graphs: an id may be that of a removed one.
+    fn note_owner(&mut self, id: NodeId) {
+        let op = self.g.node_weight(id.0).and_then(Node::op);
+        match op.is_some_and(|op| op.attrs.graphs().next().is_some()) {
+            true => self.owners.insert(id),
+            false => self.owners.remove(&id),
+        };
     }
     /// Whether the node is still in the graph.
     pub fn contains(&self, id: NodeId) -> bool {
@@ -320,10 +330,7 @@ impl Graph {
     }
     /// What feeds a slot.
     pub fn slot(&self, id: NodeId, slot: Slot) -> Option<ValueId> {
-        self.g
-            .edges_directed(id.0, Incoming)
-            .find(|e| e.weight().to == slot)
-            .map(|e| ValueId { node: NodeId(e.source()), output: e.weight().from_output })
+        self.g.edges_directed(id.0, Incoming).find(|e| e.weight().to == slot).map(|e| feeder(&e))
     }
     /// What feeds the input of this index.
     pub fn input(&self, id: NodeId, index: usize) -> Option<ValueId> {
@@ -337,33 +344,27 @@ impl Graph {
             if let Slot::Input(i) = e.weight().to
                 && let Some(slot) = inputs.get_mut(i as usize)
             {
-                *slot = Some(ValueId { node: NodeId(e.source()), output: e.weight().from_output });
+                *slot = Some(feeder(&e));
             }
         }
         inputs
     }
+    /// What the node's subgraphs capture: index and value, in no order.
+    fn captures(&self, id: NodeId) -> impl Iterator<Item = (u32, ValueId)> {
+        self.g.edges_directed(id.0, Incoming).filter_map(|e| match e.weight().to {
+            Slot::Capture(i) => Some((i, feeder(&e))),
+            Slot::Input(_) => None,
+        })
+    }
     /// The values that the node's subgraphs capture, by capture index.
     pub fn captures_of(&self, id: NodeId) -> Vec<ValueId> {
-        let mut captures: Vec<(u32, ValueId)> = self
-            .g
-            .edges_directed(id.0, Incoming)
-            .filter_map(|e| match e.weight().to {
-                Slot::Capture(i) => {
-                    Some((i, ValueId { node: NodeId(e.source()), output: e.weight().from_output }))
-                }
-                Slot::Input(_) => None,
-            })
-            .collect();
-        captures.sort();
+        let mut captures: Vec<(u32, ValueId)> = self.captures(id).collect();
+        captures.sort_unstable();
         captures.into_iter().map(|(_, v)| v).collect()
     }
     /// The capture indices of the node's subgraphs, ascending.
     pub fn capture_slots(&self, id: NodeId) -> Vec<u32> {
-        let slots = self.g.edges_directed(id.0, Incoming).filter_map(|e| match e.weight().to {
-            Slot::Capture(i) => Some(i),
-            Slot::Input(_) => None,
-        });
-        let mut slots: Vec<u32> = slots.collect();
+        let mut slots: Vec<u32> = self.captures(id).map(|(i, _)| i).collect();
         slots.sort_unstable();
         slots
     }
@@ -455,14 +456,8 @@ impl Graph {
         });
         let node =
             Node { name, doc: String::new(), metadata: vec![], extra: Bytes::new(), kind, outputs, rank };
-        let owner = node.op().is_some_and(|op| op.attrs.graphs().next().is_some());
         let id = NodeId(self.g.add_node(node));
-        // an id may be that of a removed node
-        if owner {
-            self.owners.insert(id)
-        } else {
-            self.owners.remove(&id)
-        };
+        self.note_owner(id);
         for i in 0..self.node(id).outputs.len() {
             let name = self.node(id).outputs[i].name.clone();
             if !name.is_empty() {
@@ -596,8 +591,11 @@ impl Graph {
         numbered(free)
     }
     fn has_name(&self, name: &str) -> bool {
-        let inside = |id: &NodeId| self.op(*id).is_some_and(|op| op.attrs.graphs().any(|g| g.has_name(name)));
-        self.names.contains_key(name) || self.owners.iter().any(inside)
+        let inside = |id: &NodeId| {
+            let op = self.g.node_weight(id.0).and_then(Node::op);
+            op.is_some_and(|op| op.attrs.graphs().any(|g| g.has_name(name)))
+        };
+        self.names.contains_key(name) || self.owners.iter().chain(&self.lent).any(inside)
     }
     fn no_longer_feeds(&mut self, value: ValueId) {
         if let Some(n) = self.fed.get_mut(&value) {
@@ -622,14 +620,8 @@ impl Graph {
         if old == new {
             return Ok(());
         }
+        self.may_replace(old, new)?;
         if self.is_output(old) {
-            if self.op(new.node).is_none() || self.is_output(new) {
-                return Err(Error::mismatch(
-                    format!("replacement of output `{}`", self.value_name(old)),
-                    self.place(new.node),
-                    "an operator's value that is not an output itself",
-                ));
-            }
             let name = self.value_name(old).to_string();
             let parked = self.fresh_name(&format!("{name}.replaced"));
             self.rename(old, &parked)?;
@@ -640,6 +632,17 @@ impl Graph {
         }
         self.outputs.replace(old, new);
         Ok(())
+    }
+    /// Errors as [`Graph::replace_uses`] would.
+    pub fn may_replace(&self, old: ValueId, new: ValueId) -> Result<()> {
+        if old == new || !self.is_output(old) || (self.op(new.node).is_some() && !self.is_output(new)) {
+            return Ok(());
+        }
+        Err(Error::mismatch(
+            format!("replacement of output `{}`", self.value_name(old)),
+            self.place(new.node),
+            "an operator's value that is not an output itself",
+        ))
     }
     /// Removes a node that nothing uses. Errors if something does.
     pub fn remove(&mut self, id: NodeId) -> Result<()> {

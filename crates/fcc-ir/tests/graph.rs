@@ -182,3 +182,23 @@ fn sub_byte_elements_are_packed_low_bits_first() {
     assert_eq!(t.unpacked_bits(), [1, 2, 15]);
     assert!(Tensor::new(vec![usize::MAX, 2], Vec::<f32>::new()).is_err());
 }
+
+#[test]
+fn a_fresh_name_does_not_ask_every_node_that_was_lent() {
+    let mut g = Graph::new("g", fcc_ir::op::default_opsets(17));
+    let x = g.add_input(ValueInfo::new("x", ValueType::Unknown)).unwrap();
+    let relu = |i: usize| NewNode {
+        op_type: "Relu",
+        domain: "",
+        name: String::new(),
+        inputs: vec![Some(x)],
+        outputs: vec![format!("y{i}")],
+        attrs: Attrs::new(),
+    };
+    let made: Vec<_> = (0..100_000).map(|i| g.add_op(relu(i)).unwrap()).collect();
+    // 10^10 steps if each is asked for graphs
+    for id in made {
+        g.node_mut(id).doc = "lent".into();
+        assert_eq!(g.fresh_name("x"), "x_1");
+    }
+}

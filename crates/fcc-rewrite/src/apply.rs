@@ -91,11 +91,11 @@ struct Pair {
 /// Whether all uses can be redirected, so that a match is applied whole or not at all.
 fn can_redirect(graph: &Graph, pairs: &[Pair], sources: &[ValueId]) -> Result<(), Declined> {
     let mut outputs: BTreeSet<ValueId> = BTreeSet::new();
-    for Pair { old, new, .. } in pairs.iter().filter(|p| p.old != p.new && graph.is_output(p.old)) {
-        if graph.op(new.node).is_none() || graph.is_output(*new) || !outputs.insert(*new) {
+    for Pair { old, new, .. } in pairs {
+        graph.may_replace(*old, *new)?;
+        if graph.is_output(*old) && !outputs.insert(*new) {
             let what = format!("replacement of output `{}`", graph.value_name(*old));
-            let need = "an operator's value that is not an output itself";
-            return Err(Declined::new(what, graph.place(new.node), need));
+            return Err(Declined::new(what, "that of another output too", "a value of its own"));
         }
     }
     let replaced: BTreeSet<NodeId> = pairs.iter().map(|p| p.old.node).collect();

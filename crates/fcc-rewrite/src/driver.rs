@@ -179,6 +179,7 @@ impl Driver<'_> {
         outer.extend(graph.names().map(String::from));
         let outer = Arc::new(outer);
         for owner in owners {
+            merge_captures(graph, owner)?;
             let captured: Vec<(String, Fact)> = graph
                 .captures_of(owner)
                 .into_iter()
@@ -448,24 +449,49 @@ fn graph_labels(attrs: &fcc_ir::attr::Attrs) -> Vec<String> {
         .collect()
 }
 
-/// Gives the captures of a subgraph the names that the values have outside. Of several captures of one value (as where
-/// a node between two of them was removed) one has the name.
-fn name_captures(sub: &mut Graph, captured: &[(String, Fact)]) -> Result<()> {
+/// Where rules made one value of several that the subgraphs of a node capture, they capture it once.
+fn merge_captures(graph: &mut Graph, owner: NodeId) -> Result<()> {
+    let mut first: HashMap<ValueId, u32> = HashMap::new();
+    let kept: Vec<u32> =
+        (0..).zip(graph.captures_of(owner)).map(|(i, value)| *first.entry(value).or_insert(i)).collect();
+    if first.len() == kept.len() {
+        return Ok(());
+    }
+    if let Some(op) = graph.node_mut(owner).op_mut() {
+        op.attrs.graphs_mut().try_for_each(|sub| capture_once(sub, &kept))?;
+    }
+    drop_unused_captures(graph, owner);
+    Ok(())
+}
+
+/// Has each capture stand for the index that `kept` has in its place, one node for each.
+fn capture_once(sub: &mut Graph, kept: &[u32]) -> Result<()> {
+    let mut made: HashMap<u32, ValueId> = HashMap::new();
     for id in sub.nodes() {
-        if let NodeKind::Capture(i) = sub.node(id).kind
-            && let Some((name, _)) = captured.get(i as usize)
-            && !captures_as(sub, name, captured)
-        {
-            sub.rename(ValueId { node: id, output: 0 }, name)?;
+        let NodeKind::Capture(i) = &mut sub.node_mut(id).kind else { continue };
+        *i = kept.get(*i as usize).copied().unwrap_or(*i);
+        let (index, value) = (*i, ValueId { node: id, output: 0 });
+        if let Some(other) = made.insert(index, value) {
+            // an output of the subgraph keeps its node
+            let (old, new) = if sub.is_output(other) { (value, other) } else { (other, value) };
+            made.insert(index, new);
+            sub.replace_uses(old, new)?;
+            sub.remove(old.node)?;
         }
     }
     Ok(())
 }
 
-/// Whether a capture of the subgraph has this name, which its value has outside.
-fn captures_as(sub: &Graph, name: &str, captured: &[(String, Fact)]) -> bool {
-    let holder = sub.value(name).map(|v| &sub.node(v.node).kind);
-    matches!(holder, Some(NodeKind::Capture(i)) if captured.get(*i as usize).is_some_and(|(n, _)| n == name))
+/// Gives the captures of a subgraph the names that the values have outside.
+fn name_captures(sub: &mut Graph, captured: &[(String, Fact)]) -> Result<()> {
+    for id in sub.nodes() {
+        if let NodeKind::Capture(i) = sub.node(id).kind
+            && let Some((name, _)) = captured.get(i as usize)
+        {
+            sub.rename(ValueId { node: id, output: 0 }, name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Nodes that no output needs: name and operator.

@@ -1,9 +1,6 @@
 //! The names that values have in a file.
-use super::{Edge, Graph, NodeId, NodeKind, Slot, ValueId};
+use super::{Graph, NodeId, NodeKind, ValueId};
 use crate::{Error, Result};
-use petgraph::Direction::Incoming;
-use petgraph::stable_graph::EdgeReference;
-use petgraph::visit::EdgeRef;
 use std::collections::HashMap;
 
 /// A node that holds subgraphs: what they capture, and the names of the graph it stands in.
@@ -16,16 +13,7 @@ pub struct Owner<'a> {
 impl<'a> Owner<'a> {
     /// A node of the graph that `names` is of.
     pub fn new(names: Names<'a>, node: NodeId) -> Self {
-        let capture = |e: EdgeReference<'_, Edge>| match e.weight().to {
-            Slot::Capture(i) => {
-                Some((i, ValueId { node: NodeId(e.source()), output: e.weight().from_output }))
-            }
-            Slot::Input(_) => None,
-        };
-        Owner {
-            names,
-            captures: names.graph.g.edges_directed(node.0, Incoming).filter_map(capture).collect(),
-        }
+        Owner { names, captures: names.graph.captures(node).collect() }
     }
 }
 

@@ -201,7 +201,7 @@ impl<'a> Search<'a, '_> {
             });
         }
         // what says more is decided first: operators, then constants, then variables
-        let hardest = (0..pats.len()).max_by_key(|i| std::cmp::Reverse((ease(pats[*i]), *i)))?;
+        let hardest = (0..pats.len()).min_by_key(|i| ease(pats[*i]))?;
         let mut rest = pats.to_vec();
         let pat = rest.remove(hardest);
         (0..terms.len()).find_map(|i| {
